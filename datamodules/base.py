@@ -1,0 +1,245 @@
+"""A stream of image tasks as a LightningDataModule; a data set subclasses it and says only how it is read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.dataset import DealtImages, LabelledImages, StreamDataset
+from datamodules.samplers import EvenBatches, ShuffledBatches
+from datamodules.tasks import TaskSplit, checked_shares, deal, seeded, task_names
+from lit_gen.core.images import flip_some, to_float
+from lit_gen.core.types import Batch, ImageSpec, InputError, Split, Task
+
+log = logging.getLogger(__name__)
+
+# Uses of the seed that must not share their random numbers; 4 is the order of training batches.
+_SHARES, _DEAL, _HOLD_OUT, _HIDE_LABELS = 0, 1, 2, 3
+
+
+class ImageDataModule(LightningDataModule):
+    """Deals a data set into tasks and loads the current one.
+
+    Args:
+        spec: what the files must hold; checked in `setup`.
+        num_tasks: how many tasks `split` makes; models size their buffers by the same key.
+        joint: the tasks stay, but one stage trains on their union.
+        batch_size: per process.
+        validation: "official" takes the official test split for validation and test; "fraction" takes a
+            random part of the official training split for both and never reads the test split (Deja et al.
+            2022); "train" scores the images that were trained on (Deja et al. 2023 on Omniglot).
+        validation_fraction: the chance of a training image to be held out under "fraction".
+        num_workers: processes that load; data in memory needs none.
+        flip: training images are mirrored with probability 1/2, on the device.
+        labelled_share: the part of each class that keeps its label in training; the other labels are -1.
+    """
+
+    tasks: tuple[Task, ...]
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        split: TaskSplit,
+        num_tasks: int = 1,
+        joint: bool = False,
+        batch_size: int = 64,
+        validation: Literal["official", "fraction", "train"] = "official",
+        validation_fraction: float = 0.3,
+        seed: int = 0,
+        num_workers: int = 0,
+        flip: bool = False,
+        labelled_share: float = 1.0,
+    ) -> None:
+        super().__init__()
+        _check("data.batch_size", batch_size, batch_size >= 1, "at least 1")
+        _check("data.num_workers", num_workers, num_workers >= 0, "0 or more")
+        is_part = 0 < validation_fraction < 1
+        _check("data.validation_fraction", validation_fraction, is_part, "between 0 and 1")
+        _check("data.labelled_share", labelled_share, 0 <= labelled_share <= 1, "from 0 to 1")
+        is_known = validation in ("official", "fraction", "train")
+        _check("data.validation", validation, is_known, "official, fraction or train")
+        _check("stream.num_tasks", num_tasks, num_tasks >= 1, "at least 1")
+        _check("seed", seed, seed >= 0, "0 or more")
+        self.spec, self.split, self.num_tasks, self.joint = spec, split, num_tasks, joint
+        self.batch_size, self.num_workers, self.flip, self.seed = batch_size, num_workers, flip, seed
+        self.validation, self.validation_fraction = validation, validation_fraction
+        self.labelled_share = labelled_share
+        self.current_task = 0
+        self._train: DealtImages | None = None
+        self._held_out: DealtImages | None = None
+
+    # What a data set says.
+
+    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+        """The official split. Raises InputError that names the file where something is missing or wrong."""
+        raise NotImplementedError
+
+    def group_names(self) -> tuple[str, ...]:
+        """What the groups are called in the names of tasks; as many as there are groups."""
+        return tuple(str(group) for group in range(self.spec.num_classes))
+
+    # What the house does with it.
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._train is not None:  # called at every fit
+            return
+        train = self._checked(self.read("train"), "train")
+        names = self.group_names()
+        shares = checked_shares(self.split, len(names), self.num_tasks, seeded(self.seed, _SHARES))
+        train_rows = torch.arange(len(train.group))
+        if self.validation == "fraction":
+            chance = torch.rand(len(train_rows), generator=seeded(self.seed, _HOLD_OUT))
+            chance = chance if train.source is None else chance[train.source]
+            is_held_out = chance < self.validation_fraction
+            other, other_rows, train_rows = train, train_rows[is_held_out], train_rows[~is_held_out]
+        elif self.validation == "train":
+            other, other_rows = train, train_rows
+        else:
+            other = self._checked(self.read("test"), "test")
+            other_rows = torch.arange(len(other.group))
+        self._held_out = self._dealt(other, other_rows, shares, "test")
+        visible = train._replace(label=self._hide_labels(train.label, train_rows))
+        self._train = self._dealt(visible, train_rows, shares, "train")
+        self.tasks = self._train.describe(task_names(shares, names), self.spec.num_classes)
+        log.info("%s: %s", type(self).__name__, ", ".join(f"{t.name} ({t.num_images})" for t in self.tasks))
+
+    @property
+    def stages(self) -> tuple[Task, ...]:
+        """What a run walks over: the tasks, or with `joint` their union in the place of the last one."""
+        if not self.joint or len(self.tasks) == 1:
+            return self.tasks
+        counts = tuple(map(sum, zip(*(task.label_counts for task in self.tasks), strict=True)))
+        return (Task(len(self.tasks) - 1, "all", counts, 0, sum(task.num_images for task in self.tasks)),)
+
+    def dataset(self, split: Split, tasks: Sequence[int]) -> StreamDataset:
+        """Images of these tasks, uint8. "val" and "test" are the same images, see `validation`."""
+        return self._part(split).dataset(tasks)
+
+    def save_split(self, folder: Path) -> None:
+        """Writes `<train|test>_task<k>.npy`: rows of the official splits, or under validation="fraction" of
+        the official training split for both.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._part("train").save(folder, "train")
+        self._part("test").save(folder, "test")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        data = self.dataset("train", self._trained_tasks())
+        world, rank = _processes()
+        if self.trainer is not None and self.trainer.overfit_batches:
+            # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
+            return self._loader(data, EvenBatches(len(data), self.batch_size, world, rank))
+        return self._loader(data, ShuffledBatches(len(data), self.batch_size, self.seed, world, rank))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("val", range(self.current_task + 1))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("test", range(self.current_task + 1))
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The current stage's training images, each exactly once."""
+        return self._evaluation_loader("train", self._trained_tasks())
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        # The default walks through the batch as through any collection, which costs more than the copy.
+        return Batch(*(part.to(device, non_blocking=True) for part in batch))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Images become float32 in [-1, 1] here; in training some are mirrored."""
+        image = to_float(batch.image)
+        if self.flip and self.trainer is not None and self.trainer.training:
+            image = flip_some(image)
+        return batch._replace(image=image)
+
+    def _part(self, split: Split) -> DealtImages:
+        part = self._train if split == "train" else self._held_out
+        if part is None:
+            raise RuntimeError("the data is known after setup()")
+        return part
+
+    def _trained_tasks(self) -> Sequence[int]:
+        return range(self.num_tasks) if self.joint else (self.current_task,)
+
+    def _evaluation_loader(self, split: Split, tasks: Sequence[int]) -> DataLoader[Batch]:
+        data = self.dataset(split, tasks)
+        return self._loader(data, EvenBatches(len(data), self.batch_size, *_processes()))
+
+    def _loader(self, data: StreamDataset, batches: ShuffledBatches | EvenBatches) -> DataLoader[Batch]:
+        return DataLoader(
+            data,
+            # A sampler of index arrays without DataLoader's own batching: no list of indices is ever made.
+            batch_size=None,
+            sampler=batches,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Its own, since every iterator draws once from the global generator otherwise.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _checked(self, images: LabelledImages, split: str) -> LabelledImages:
+        found = tuple(images.image.shape[1:])
+        channels, size, num_classes = self.spec
+        if found != (channels, size, size):
+            raise InputError(
+                f"data.spec says {channels} channel(s) of {size} x {size} pixels, but the {split} images "
+                f"have {found[0]} of {found[1]} x {found[2]}; correct data.spec.channels or data.spec.size."
+            )
+        width = int(images.label.max()) + 1 if images.label.ndim == 1 else images.label.shape[1]
+        if len(images.label) == 0 or width > num_classes > 0:
+            raise InputError(
+                f"data.spec.num_classes={num_classes}, but the {len(images.label)} {split} labels need "
+                f"{width}."
+            )
+        return images
+
+    def _dealt(
+        self, images: LabelledImages, rows: Tensor, shares: Tensor, split: Literal["train", "test"]
+    ) -> DealtImages:
+        # Under "train" both deals must be the same one.
+        which = split == "test" and self.validation != "train"
+        places = deal(images.group[rows], shares, seeded(self.seed, _DEAL, which))
+        empty = [task for task, part in enumerate(places) if len(part) == 0]
+        if empty:
+            raise InputError(
+                f"the {split} images leave none for task(s) {', '.join(map(str, empty))} of stream.num_tasks="
+                f"{self.num_tasks}; use fewer tasks, another seed or more data."
+            )
+        return DealtImages(images, [rows[part] for part in places])
+
+    def _hide_labels(self, label: Tensor, rows: Tensor) -> Tensor:
+        """A copy in which only a share of every class among `rows` is left, at least one image of each."""
+        if self.labelled_share == 1:
+            return label
+        if label.ndim > 1:
+            raise InputError("data.labelled_share: attribute data cannot be partly labelled; set it to 1.")
+        hidden, rng = label.clone(), seeded(self.seed, _HIDE_LABELS)
+        for kind in label[rows].unique().tolist():
+            members = rows[label[rows] == kind]
+            kept = max(1, round(self.labelled_share * len(members))) if self.labelled_share else 0
+            hidden[members[torch.randperm(len(members), generator=rng)[kept:]]] = -1
+        return hidden
+
+
+def _processes() -> tuple[int, int]:
+    """Number of processes, and the number of this one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _check(key: str, value: object, allowed: bool, what: str) -> None:
+    if not allowed:
+        raise InputError(f"{key}={value}: it must be {what}.")

@@ -1,0 +1,153 @@
+"""CelebA (Liu et al. 2015): 202,599 aligned faces with 40 attributes, and the classes published for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import ImageDataModule
+from datamodules.dataset import LabelledImages
+from datamodules.files import fetch
+from datamodules.image_cache import Decoding, cached_images
+from lit_gen.core.types import InputError
+
+_PARTITION = {"train": 0, "test": 2}  # 1 is the official validation split, which nothing published here uses
+_FILES = ("list_attr_celeba.txt", "list_eval_partition.txt")
+_NUM_ATTRIBUTES = 40
+_BALD, _BLACK, _BLOND, _BROWN, _GRAY, _MALE, _HAT = 4, 8, 9, 11, 17, 20, 35
+
+# Deja et al. 2022, the order of their code: a later rule overwrites an earlier one. (class, attribute, is
+# male)
+_HAIR_AND_HAT = (
+    (0, _BLACK, True),
+    (1, _BLACK, False),
+    (6, _BROWN, True),
+    (7, _BROWN, False),
+    (4, _HAT, True),
+    (5, _HAT, False),
+    (2, _BLOND, True),
+    (3, _BLOND, False),
+    (8, _GRAY, None),
+    (9, _BALD, None),
+)
+_HAIR_NAMES = (
+    *("black_male", "black_female", "blond_male", "blond_female", "hat_male", "hat_female"),
+    *("brown_male", "brown_female", "gray", "bald"),
+)
+
+
+class CelebAData(ImageDataModule):
+    """Faces, colour, the shorter side resized to `spec.size` and the middle cut out.
+
+    Args:
+        root: holds `celeba/img_align_celeba/*.jpg`, `celeba/list_attr_celeba.txt` and
+            `celeba/list_eval_partition.txt`.
+        crop: None resizes all of the 178 x 218 pixels (Deja et al. 2022); 140 cuts the centre out first (Knop
+            et al. 2020).
+        classes: "hair_and_hat" has ten classes by hair colour or hat, and sex; pictures with none of these
+            take part in no task. "first_ten" makes class i of attribute i, for i = 1 ... 9, a later one
+            overwriting an earlier one, and class 0 of the faces *without* attribute 0: an accident (the index
+            -0 is not negative) that defines the published benchmark. "none" is one group.
+        label: the class of a picture, or float32 attributes in {0, 1} with spec.num_classes=40.
+        cache: folder for the decoded pictures; None is beside the files, or the user's cache folder.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        crop: int | None = None,
+        classes: Literal["hair_and_hat", "first_ten", "none"] = "hair_and_hat",
+        label: Literal["class", "attributes"] = "class",
+        download: bool = True,
+        cache: str | None = None,
+        **base,
+    ) -> None:
+        super().__init__(**base)
+        self.root, self.folder, self.download = Path(root), Path(root) / "celeba", download
+        self.classes, self.label = classes, label
+        self.cache = None if cache is None else Path(cache)
+        self.how = Decoding(self.spec.channels, self.spec.size, crop)
+
+    def prepare_data(self) -> None:
+        def from_torchvision() -> None:
+            from torchvision.datasets import CelebA
+
+            CelebA(str(self.root), download=True)
+
+        wanted = [*_FILES, "img_align_celeba"]
+        missing = [name for name in wanted if not (self.folder / name).exists()]
+        fetch("CelebA", self.root, self.folder, missing, from_torchvision if self.download else None)
+        for split in ("train", "test") if self.validation == "official" else ("train",):
+            self.read(split)  # decodes into the cache
+
+    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+        names, attributes = _read_attributes(self.folder / _FILES[0])
+        chosen = _read_partition(self.folder / _FILES[1], names) == _PARTITION[split]
+        pictures = self.folder / "img_align_celeba"
+        paths = [os.path.join(pictures, names[row]) for row in np.flatnonzero(chosen)]
+        image = cached_images(paths, self.folder, self.how, self.cache)
+        attributes = torch.from_numpy(attributes[chosen])
+        group = groups_of(attributes, self.classes)
+        return LabelledImages(image, attributes.float() if self.label == "attributes" else group, group)
+
+    def group_names(self) -> tuple[str, ...]:
+        if self.classes == "none":
+            return ("all",)
+        return _HAIR_NAMES if self.classes == "hair_and_hat" else tuple(map(str, range(10)))
+
+
+def groups_of(attributes: Tensor, classes: Literal["hair_and_hat", "first_ten", "none"]) -> Tensor:
+    """The published class of each face, int64 [N], -1 for none; `attributes` is bool [N, 40]."""
+    if classes == "none":
+        return torch.zeros(len(attributes), dtype=torch.long)
+    group = torch.full((len(attributes),), -1)
+    if classes == "first_ten":
+        group[~attributes[:, 0]] = 0
+        for attribute in range(1, 10):
+            group[attributes[:, attribute]] = attribute
+        return group
+    for kind, attribute, is_male in _HAIR_AND_HAT:
+        fits = attributes[:, attribute]
+        if is_male is not None:
+            fits = fits & (attributes[:, _MALE] == is_male)
+        group[fits] = kind
+    return group
+
+
+def _read_attributes(path: Path) -> tuple[list[str], np.ndarray]:
+    """File names, and bool [N, 40]."""
+    count, _, *lines = _lines(path)
+    table = [line.split() for line in lines]
+    widths = {len(entries) for entries in table}
+    if widths != {1 + _NUM_ATTRIBUTES} or count.strip() != str(len(table)):
+        raise InputError(
+            f"{path}: expected as many lines as the first one says ({count.strip()!r}), each with a name and "
+            f"{_NUM_ATTRIBUTES} entries; got {len(table)} lines with {sorted(widths)} words. "
+            "Get it again."
+        )
+    return [entries[0] for entries in table], np.array([entries[1:] for entries in table]) == "1"
+
+
+def _read_partition(path: Path, names: list[str]) -> np.ndarray:
+    parts = dict(line.split()[:2] for line in _lines(path) if len(line.split()) >= 2)
+    missing = [name for name in names if name not in parts]
+    if missing:
+        raise InputError(
+            f"{path}: no line for {missing[0]} and {len(missing) - 1} other picture(s). Get it again."
+        )
+    return np.array([int(parts[name]) for name in names])
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Put it there, or set data.root.") from None
+    if len(lines) < 2:
+        raise InputError(f"{path}: it has {len(lines)} line(s) only. Get it again.")
+    return lines

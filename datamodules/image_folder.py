@@ -1,0 +1,127 @@
+"""Any folder of pictures in the usual layout: `<split>/<class>/<picture>`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from datamodules.base import ImageDataModule
+from datamodules.dataset import LabelledImages
+from datamodules.image_cache import Decoding, cached_images
+from lit_gen.core.types import InputError
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class ImageFolderData(ImageDataModule):
+    """Your own pictures: the shorter side resized, the middle cut out, decoded once into a cache.
+
+    `root/train/<class>/*`, and `root/test` or `root/val` likewise; without these a part of the training
+    pictures is held out (validation=fraction). Without `root/train`, the classes are the folders of `root`.
+    With `spec.num_classes=0` all pictures below are taken, without labels.
+
+    Args:
+        cache: folder for the decoded pictures; None is `root/.lit_gen_cache`, or the user's cache folder.
+        convert: grey pictures among colour ones (or the other way round, or with alpha) are converted, not
+            refused.
+        crop: side of a centre square that is cut out of each file before resizing.
+    """
+
+    def __init__(
+        self, root: str, cache: str | None = None, convert: bool = False, crop: int | None = None, **base
+    ) -> None:
+        super().__init__(**base)
+        if self.spec.channels not in (1, 3):
+            raise InputError(
+                f"data.spec.channels={self.spec.channels}: pictures have 1 (grey) or 3 (colour)."
+            )
+        self.root = Path(root)
+        self.cache = None if cache is None else Path(cache)
+        self.how = Decoding(self.spec.channels, self.spec.size, crop, convert)
+
+    def prepare_data(self) -> None:
+        for split in ("train", "test") if self._folder("test") else ("train",):
+            self.read(split)  # decodes into the cache
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.validation == "official" and self._folder("test") is None:
+            log.warning(
+                "%s has neither test/ nor val/: %g of the training pictures are held out "
+                "(data.validation=fraction)",
+                self.root,
+                self.validation_fraction,
+            )
+            self.validation = "fraction"
+        super().setup(stage)
+
+    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+        paths, labels = self._listed(split)
+        image = cached_images(paths, self.root, self.how, self.cache)
+        label = torch.tensor(labels)
+        return LabelledImages(image, label if self.spec.num_classes else torch.full_like(label, -1), label)
+
+    def group_names(self) -> tuple[str, ...]:
+        return tuple(self._classes()) or ("all",)
+
+    def _folder(self, split: Literal["train", "test"]) -> Path | None:
+        if split == "train":
+            return self.root / "train" if (self.root / "train").is_dir() else self.root
+        if self._folder("train") == self.root:
+            return None
+        return next((self.root / name for name in ("test", "val") if (self.root / name).is_dir()), None)
+
+    def _classes(self) -> list[str]:
+        """Names of the training folders, sorted; [] without labels."""
+        if self.spec.num_classes == 0:
+            return []
+        folder = self._folder("train")
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder. Set data.root to the folder that holds train/<class>/."
+            )
+        names = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        if len(names) != self.spec.num_classes:
+            listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise InputError(
+                f"{folder}: {len(names)} class folders ({listed}), but "
+                f"data.spec.num_classes={self.spec.num_classes}; set data.spec.num_classes={len(names)}."
+            )
+        return names
+
+    def _listed(self, split: Literal["train", "test"]) -> tuple[list[str], list[int]]:
+        """Pictures in fixed order, with their classes."""
+        folder = self._folder(split)
+        classes = self._classes()
+        if split == "test" and classes:
+            unknown = {one.name for one in folder.iterdir() if one.is_dir()} - set(classes)
+            if unknown:
+                raise InputError(
+                    f"{folder}: {', '.join(sorted(unknown))} are no classes of {self._folder('train')}."
+                )
+        paths, labels = [], []
+        for label, name in enumerate(classes or [""]):
+            found = sorted(_pictures_below(folder / name))
+            paths += found
+            labels += [label] * len(found)
+        if not paths:
+            raise InputError(
+                f"{folder}: no pictures ({', '.join(_SUFFIXES)}). Set data.root to the folder that "
+                "holds train/<class>/."
+            )
+        return paths, labels
+
+
+def _pictures_below(folder: Path) -> Iterator[str]:
+    """Without hidden files and folders. os.walk, since a Path for each file takes ten times as long."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name[0] != "." and name.lower().endswith(_SUFFIXES):
+                yield f"{parent}{os.sep}{name}"

@@ -1,0 +1,75 @@
+"""Several data sets as one stream: FashionMNIST and then MNIST, or the same classes in other looks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from datamodules.base import ImageDataModule
+from datamodules.dataset import LabelledImages
+from lit_gen.core.types import InputError
+
+
+class MixedData(ImageDataModule):
+    """The images of all parts, one part after the other.
+
+    Args:
+        parts: what each reads is used, how it splits and loads is not.
+        group_by: a split deals out classes, or whole parts (domain-incremental; stream=domains).
+        root: where the files are; the config hands it to the parts.
+        share_labels: label k is the same class in every part; otherwise each part's labels follow the last
+            part's.
+    """
+
+    def __init__(
+        self,
+        parts: list[ImageDataModule],
+        group_by: Literal["class", "part"] = "class",
+        share_labels: bool = False,
+        root: str | None = None,
+        **base,
+    ) -> None:
+        super().__init__(**base)
+        self.parts, self.root = list(parts), root
+        self.group_by, self.share_labels = group_by, share_labels
+        counts = [part.spec.num_classes for part in self.parts]
+        needed = max(counts) if share_labels else sum(counts)
+        if needed != self.spec.num_classes:
+            raise InputError(
+                f"data.spec.num_classes={self.spec.num_classes}, but the parts have {counts} classes; set "
+                f"it to {needed}."
+            )
+
+    def prepare_data(self) -> None:
+        for part in self.parts:
+            part.prepare_data()
+
+    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+        images, labels, groups = [], [], []
+        first = 0
+        for number, part in enumerate(self.parts):
+            own = part.read(split)
+            images.append(own.image)
+            labels.append(own.label + first)
+            groups.append(labels[-1] if self.group_by == "class" else torch.full_like(own.label, number))
+            first += 0 if self.share_labels else part.spec.num_classes
+        shapes = {tuple(image.shape[1:]) for image in images}
+        if len(shapes) > 1:
+            raise InputError(
+                f"data.parts: their images have the shapes {sorted(shapes)}; give every part the same "
+                "spec.channels and spec.size."
+            )
+        return LabelledImages(torch.cat(images), torch.cat(labels), torch.cat(groups))
+
+    def group_names(self) -> tuple[str, ...]:
+        names = [type(part).__name__.removesuffix("Data") for part in self.parts]
+        if self.group_by == "part":
+            return tuple(names)
+        if self.share_labels:
+            return super().group_names()
+        return tuple(
+            f"{name}{label}"
+            for name, part in zip(names, self.parts, strict=True)
+            for label in range(part.spec.num_classes)
+        )

@@ -1,0 +1,112 @@
+"""A checkpoint is Lightning's dictionary with the run's configuration beside the weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lit_gen.core.types import InputError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raised when an older reader could misunderstand a checkpoint."""
+CHECKPOINT_KEY = "lit_gen"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class Stored(NamedTuple):
+    """What a checkpoint holds."""
+
+    path: Path
+    config: dict[str, Any]  # the configuration before interpolation
+    record: dict[str, Any]  # all that RunRecord stored: config, version, mlflow_run_id, cpu_threads, ...
+    state: dict[str, Any]  # Lightning's: state_dict, loops, callbacks, optimizer_states
+
+
+def read(path: str | Path) -> Stored:
+    """Opens a checkpoint file without running any code from it.
+
+    Raises:
+        InputError: no such file, truncated, not a checkpoint of this program, or of another format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_newest(path)
+    if not path.is_file():
+        raise InputError(
+            f"checkpoint {path}: there is no such file; give a run folder or a .ckpt file in its checkpoints/"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds, by where the file is cut
+        raise InputError(
+            f"checkpoint {path}: cannot be read ({_first_line(error)}); the file is truncated or no "
+            f"checkpoint. Use another one of the same run, such as {PREVIOUS} or task-<k>.ckpt."
+        ) from error
+    record = state.get(CHECKPOINT_KEY) if isinstance(state, dict) else None
+    if not isinstance(record, dict) or "state_dict" not in state:
+        raise InputError(
+            f"checkpoint {path}: has no {CHECKPOINT_KEY!r} entry, so it was not written by lit-gen train; "
+            "only such checkpoints carry the configuration that rebuilds the model."
+        )
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"checkpoint {path}: format {record.get('format')!r}, written by lit-gen "
+            f"{record.get('version', '?')}; this version reads format {FORMAT}. Load it with that version of "
+            "lit-gen, or train again."
+        )
+    return Stored(path, record["config"], record, state)
+
+
+def read_newest(run_folder: Path) -> Stored:
+    """The newest checkpoint of a run that can be read; a damaged last one falls back to the one before.
+
+    Raises:
+        InputError: the folder holds none that can be read.
+    """
+    folder = run_folder / "checkpoints" if (run_folder / "checkpoints").is_dir() else run_folder
+    failures = []
+    for name in (LAST, PREVIOUS):
+        if not (folder / name).is_file():
+            continue
+        try:
+            stored = read(folder / name)
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        if failures:
+            log.warning("%s cannot be read; going on from %s, the one before it", LAST, stored.path)
+        return stored
+    raise InputError(
+        "\n".join(failures)
+        or f"{run_folder}: holds no checkpoint ({folder / LAST} is missing); give a run folder or a .ckpt"
+    )
+
+
+def has_checkpoint(run_folder: Path) -> bool:
+    """Whether the run got as far as its first checkpoint."""
+    return any((run_folder / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
+
+
+def load_weights(module: torch.nn.Module, stored: Stored) -> None:
+    """Puts the checkpoint's weights into the module, all of them and no others.
+
+    Raises:
+        InputError: they belong to another model.
+    """
+    try:
+        module.load_state_dict(stored.state["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"checkpoint {stored.path}: its weights do not fit {type(module).__name__} "
+            f"({_first_line(error)}). It is of another model, or the model's code has changed since."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] if lines else type(error).__name__

@@ -1,0 +1,60 @@
+"""A network that is kept but never trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class FrozenCopy(nn.Module):
+    """A copy of a network: always in evaluation mode, never with gradients, part of the state dict.
+
+    Made in `__init__` of the model that keeps it, so that the set of state keys never changes.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(False)
+        super().train(False)
+
+    @torch.no_grad()
+    def refresh(self, net: nn.Module) -> None:
+        """Takes over all weights and buffers of `net`, in place."""
+        source = net.state_dict()
+        for name, mine in self.net.state_dict().items():
+            mine.copy_(source[name])
+
+    def forward(self, *args: Tensor, **kwargs: Tensor | None) -> Tensor:
+        return self.net(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, whatever a parent module is told."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        if requires_grad:
+            raise RuntimeError("FrozenCopy is never trained; train the network that it was copied from")
+        return super().requires_grad_(False)
+
+
+def trainable(module: nn.Module) -> Iterator[nn.Parameter]:
+    """The module's parameters, each once, without those inside a FrozenCopy."""
+    seen: set[int] = set()
+
+    def walk(part: nn.Module) -> Iterator[nn.Parameter]:
+        if isinstance(part, FrozenCopy):
+            return
+        for parameter in part.parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter
+        for child in part.children():
+            yield from walk(child)
+
+    return walk(module)

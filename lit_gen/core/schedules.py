@@ -1,0 +1,43 @@
+"""Learning-rate factors over a phase's progress in [0, 1]: small frozen objects that a config can name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """rate ** (epochs done), as a per-epoch ExponentialLR does; `epochs` is the length of the phase."""
+
+    rate: float
+    epochs: int
+
+    def __call__(self, progress: float) -> float:
+        # The tolerance keeps 3 / 10 * 10 from being epoch 2.
+        return self.rate ** math.floor(progress * self.epochs + 1e-6)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Falls from 1 to `floor` along half a cosine; before it a linear warm-up over the part `warmup`."""
+
+    floor: float = 0.0
+    warmup: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        rest = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Multiplies by `factor` at each of the milestones, which are parts of the phase in [0, 1]."""
+
+    milestones: tuple[float, ...]
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= milestone for milestone in self.milestones)

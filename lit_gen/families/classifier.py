@@ -1,0 +1,56 @@
+"""Classifier of images, for feature extractors and for classifiers trained on generated images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_gen.core.module import LitModel
+from lit_gen.core.types import Batch, Terms
+
+
+class Classifier(LitModel):
+    """Cross-entropy on labelled images; unlabelled ones (-1) do not count.
+
+    Args:
+        net: image [B, C, S, S] in [-1, 1] -> features [B, D] and logits [B, K].
+        shift: pixels by which a training image is moved at random, black coming in; 0 leaves it where it is.
+    """
+
+    def __init__(self, net: nn.Module, shift: int = 0, **base: Any) -> None:
+        super().__init__(**base)
+        self.net = net
+        self.shift = shift
+
+    def step(self, batch: Batch, progress: float) -> Terms:
+        return self._terms(batch._replace(image=self._moved(batch.image)))
+
+    def evaluate(self, batch: Batch) -> Terms:
+        return self._terms(batch)
+
+    def classify(self, image: Tensor) -> Tensor:
+        return self.net(image)[1]
+
+    def _terms(self, batch: Batch) -> Terms:
+        logits = self.classify(batch.image)
+        known = batch.label >= 0
+        error = F.cross_entropy(logits, batch.label.clamp(min=0), reduction="none")
+        count = known.sum().clamp(min=1)
+        right = (logits.argmax(1) == batch.label) & known
+        return {"loss": (error * known).sum() / count, "accuracy": right.sum() / count}
+
+    def _moved(self, image: Tensor) -> Tensor:
+        if self.shift == 0:
+            return image
+        size = image.shape[-1]
+        padded = F.pad(image, [self.shift] * 4, value=-1.0)
+        down, right = torch.randint(0, 2 * self.shift + 1, (2, len(image)), device=image.device)
+        steps = torch.arange(size, device=image.device)
+        rows, columns = down[:, None] + steps, right[:, None] + steps  # [B, S]
+        batch = torch.arange(len(image), device=image.device)
+        return padded.permute(0, 2, 3, 1)[
+            batch[:, None, None], rows[:, :, None], columns[:, None, :]
+        ].permute(0, 3, 1, 2)

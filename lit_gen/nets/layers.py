@@ -1,0 +1,29 @@
+"""Blocks that several networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these widths with LeakyReLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for narrow, wide in pairwise(sizes):
+        layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
+    return nn.Sequential(*layers[:-1])
+
+
+def with_condition(features: Tensor, condition: Tensor | None, size: int) -> Tensor:
+    """Features [B, F] with the condition [B, size] behind them; unchanged when size is 0.
+
+    Raises:
+        ValueError: the network depends on a condition and got none, or the other way round.
+    """
+    if (condition is None) != (size == 0):
+        got = "none" if condition is None else f"one of size {condition.shape[1]}"
+        raise ValueError(f"this network takes a condition of size {size} (0 = none), got {got}")
+    return features if condition is None else torch.cat([features, condition], 1)

@@ -1,0 +1,57 @@
+"""Dense encoder and decoder for small images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_gen.core.types import NonNegative, Positive
+from lit_gen.nets.layers import mlp, with_condition
+
+
+class DenseEncoder(nn.Module):
+    """Image [B, C, S, S] and condition [B, K] -> [B, out_size].
+
+    Args:
+        hidden: widths of the layers between the pixels and the output.
+        condition_size: K; 0 takes no condition.
+    """
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        out_size: Positive,
+        hidden: Sequence[int] = (512, 256),
+        condition_size: NonNegative = 0,
+    ) -> None:
+        super().__init__()
+        self.condition_size = condition_size
+        self.net = mlp([channels * size * size + condition_size, *hidden, out_size])
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.net(with_condition(image.flatten(1), condition, self.condition_size))
+
+
+class DenseDecoder(nn.Module):
+    """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], through a tanh."""
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        in_size: Positive,
+        hidden: Sequence[int] = (256, 512),
+        condition_size: NonNegative = 0,
+    ) -> None:
+        super().__init__()
+        self.condition_size = condition_size
+        self.shape = (channels, size, size)
+        self.net = mlp([in_size + condition_size, *hidden, math.prod(self.shape)])
+
+    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
+        pixels = self.net(with_condition(code, condition, self.condition_size))
+        return torch.tanh(pixels).unflatten(1, self.shape)

@@ -1,0 +1,88 @@
+"""Damaged, foreign and old checkpoints, told apart in words."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, load_weights, read, read_newest
+from lit_gen.core.types import InputError
+
+
+def write(path, **changes):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    net = torch.nn.Linear(200, 20)
+    record = {"format": FORMAT, "version": "0.1.0", "config": {"seed": 0}}
+    torch.save({"state_dict": net.state_dict(), CHECKPOINT_KEY: record} | changes, path)
+    return net
+
+
+def test_a_checkpoint_gives_back_config_and_weights(tmp_path):
+    net = write(tmp_path / "last.ckpt")
+    stored = read(tmp_path / "last.ckpt")
+    assert stored.config == {"seed": 0}
+    other = torch.nn.Linear(200, 20)
+    load_weights(other, stored)
+    assert torch.equal(other.weight, net.weight)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.ckpt.*no such file"):
+        read(tmp_path / "nothing.ckpt")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_named(tmp_path, part):
+    file = tmp_path / "last.ckpt"
+    write(file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(InputError, match=r"last\.ckpt.*truncated"):
+        read(file)
+
+
+def test_a_file_that_would_run_code_is_not_opened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("code was run",))
+
+    torch.save({"state_dict": Bomb()}, tmp_path / "bomb.ckpt")
+    with pytest.raises(InputError, match=r"bomb\.ckpt"):
+        read(tmp_path / "bomb.ckpt")
+
+
+def test_other_programs_checkpoints_and_other_formats_are_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="not written by lit-gen"):
+        read(tmp_path / "other.ckpt")
+    write(tmp_path / "old.ckpt", **{CHECKPOINT_KEY: {"format": 0, "version": "0.0.1", "config": {}}})
+    with pytest.raises(InputError, match=r"format 0, written by lit-gen 0\.0\.1"):
+        read(tmp_path / "old.ckpt")
+
+
+def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    write(folder / "previous.ckpt")
+    write(folder / "last.ckpt")
+    content = (folder / "last.ckpt").read_bytes()
+    (folder / "last.ckpt").write_bytes(content[: len(content) // 2])
+    with caplog.at_level(logging.WARNING):
+        stored = read_newest(tmp_path)
+    assert stored.path.name == "previous.ckpt"
+    assert "last.ckpt cannot be read" in caplog.text
+    (folder / "previous.ckpt").unlink()
+    with pytest.raises(InputError, match=r"last\.ckpt"):
+        read_newest(tmp_path)
+
+
+def test_an_empty_folder_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        read(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    write(tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="do not fit Linear"):
+        load_weights(torch.nn.Linear(3, 3), read(tmp_path / "last.ckpt"))

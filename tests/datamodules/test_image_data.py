@@ -1,0 +1,230 @@
+"""datamodules/base.py and dataset.py, on images made in memory."""
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from datamodules.digits import DigitsData
+from datamodules.synthetic import SyntheticData
+from datamodules.tasks import ClassSplit, NoSplit
+from lit_gen.core.images import to_float
+from lit_gen.core.types import ImageSpec, InputError
+
+SPEC = ImageSpec(1, 8, 4)
+
+
+def stream(num_tasks=2, **settings):
+    settings = {"num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
+    data = SyntheticData(spec=SPEC, split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
+    data.setup()
+    return data
+
+
+def joined(loader):
+    """All images of a loader as one batch."""
+    return type(next(iter(loader)))(*map(torch.cat, zip(*loader, strict=True)))
+
+
+def test_no_past_image_is_ever_in_a_later_tasks_loader():
+    data, seen = stream(num_tasks=4), set()
+    for task in data.tasks:
+        data.current_task = task.index
+        batch = joined(data.train_dataloader())
+        own = set(batch.index.tolist())
+        assert own.isdisjoint(seen) and len(own) == len(batch.index) == task.num_images
+        assert own == set(range(task.first_index, task.first_index + task.num_images))
+        assert batch.task.unique().tolist() == [task.index] == batch.label.unique().tolist()
+        seen |= own
+    assert seen == set(range(90))
+
+
+def test_an_image_keeps_its_index_whatever_loads_it():
+    data = stream()
+    everything = data.dataset("train", [0, 1])[np.arange(90)]
+    assert everything.index.tolist() == [*range(90)]
+    data.current_task = 1
+    for batch in (joined(data.train_dataloader()), joined(data.predict_dataloader())):
+        assert batch.image.equal(everything.image[batch.index])
+        assert batch.label.equal(everything.label[batch.index])
+
+
+def test_validation_sees_all_tasks_so_far_in_one_loader():
+    data = stream(num_tasks=4)
+    for current in range(4):
+        data.current_task = current
+        loader = data.val_dataloader()
+        assert isinstance(loader, DataLoader)
+        batch = joined(loader)
+        assert batch.task.unique().tolist() == [*range(current + 1)]
+        assert len(batch.index.unique()) == len(batch.index) == len(data.dataset("test", range(current + 1)))
+
+
+def test_a_joint_stage_trains_on_the_union_and_keeps_the_tasks():
+    data = stream(num_tasks=4, joint=True)
+    apart = stream(num_tasks=4)
+    assert data.tasks == apart.tasks == apart.stages
+    (stage,) = data.stages
+    assert stage.index == 3 and stage.name == "all" and stage.num_images == 90
+    assert stage.label_counts == tuple(np.sum([task.label_counts for task in data.tasks], axis=0))
+    data.current_task = stage.index
+    batch = joined(data.train_dataloader())
+    assert sorted(batch.index.tolist()) == [*range(90)] and batch.task.unique().tolist() == [0, 1, 2, 3]
+    assert sorted(joined(data.predict_dataloader()).index.tolist()) == [*range(90)]
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_random_part_of_the_training_images_is_held_out(seed):
+    data = stream(num_tasks=1, num_images=2000, validation="fraction", seed=seed)
+    again = stream(num_tasks=1, num_images=2000, validation="fraction", seed=seed)
+    kept, held_out = data.dataset("train", [0]), data.dataset("val", [0])
+    assert sorted([*kept.rows.tolist(), *held_out.rows.tolist()]) == [*range(2000)]
+    assert abs(len(held_out) - 600) < 4 * (2000 * 0.3 * 0.7) ** 0.5  # four standard deviations
+    assert again.dataset("val", [0]).rows.equal(held_out.rows)
+    assert data.dataset("test", [0]).rows.equal(held_out.rows)
+
+
+def test_the_split_is_saved_as_rows_of_the_files(tmp_path):
+    data = stream()
+    data.save_split(tmp_path)
+    official = data.read("train")
+    for task in data.tasks:
+        rows = np.load(tmp_path / f"train_task{task.index}.npy")
+        batch = data.dataset("train", [task.index])[np.arange(task.num_images)]
+        assert official.image[rows].equal(batch.image)
+    tests = [np.load(tmp_path / f"test_task{index}.npy") for index in range(2)]
+    assert sorted(np.concatenate(tests).tolist()) == [*range(31)]
+
+
+def test_indexing_one_image_equals_the_row_of_a_batch():
+    dataset = stream().dataset("train", [1])
+    one, many, listed = dataset[3], dataset[np.array([3, 4])], dataset.__getitems__([3, 4])
+    assert all(a.equal(b[0]) for a, b in zip(one, many, strict=True))
+    assert all(a.equal(b) for a, b in zip(many, listed, strict=True))
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+def test_worker_processes_load_the_same_batches():
+    alone, helped = stream(), stream(num_workers=1)
+    for a, b in zip(alone.train_dataloader(), helped.train_dataloader(), strict=True):
+        assert all(x.equal(y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_loader_draws_nothing_from_the_global_generator():
+    data = stream()
+    state = torch.get_rng_state()
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_a_share_of_every_class_keeps_its_label(share):
+    data = stream(num_images=400, labelled_share=share, seed=0)
+    full = stream(num_images=400, seed=0)
+    batch, truth = (one.dataset("train", [0, 1])[np.arange(400)] for one in (data, full))
+    assert batch.image.equal(truth.image)
+    visible = batch.label >= 0
+    assert batch.label[visible].equal(truth.label[visible])
+    assert torch.bincount(batch.label[visible], minlength=4).tolist() == [round(100 * share)] * 4
+    assert tuple(np.sum([task.label_counts for task in data.tasks], axis=0)) == (round(100 * share),) * 4
+    assert data.dataset("test", [0, 1]).label.equal(full.dataset("test", [0, 1]).label)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"num_tasks": 5}, "stream.num_tasks=5"),
+        ({"num_tasks": 4, "num_images": 3}, "task.s. 3"),
+        ({"validation": "some"}, "data.validation=some"),
+        ({"labelled_share": 1.5}, "data.labelled_share=1.5"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(InputError, match=words):
+        stream(**settings)
+
+
+def test_digits_have_a_fixed_stratified_test_split():
+    a, b = (DigitsData(spec=ImageSpec(1, 8, 10), split=NoSplit(), seed=seed) for seed in (0, 1))
+    train, test = a.read("train"), a.read("test")
+    assert test.image.equal(b.read("test").image)
+    assert len(train.label) + len(test.label) == 1797 and train.image.max() == 255
+    share = torch.bincount(test.label) / torch.bincount(torch.cat([train.label, test.label]))
+    assert (share - 0.3).abs().max() < 0.005
+
+
+class Recorder(LightningModule):
+    """Trains a number; remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained, self.validated, self.predicted = [], [], []
+
+    def training_step(self, batch):
+        self.trained.append(batch)
+        return self.weight * batch.image.mean()
+
+    def validation_step(self, batch):
+        self.validated.append(batch)
+
+    def predict_step(self, batch):
+        self.predicted.append(batch)
+        return batch.index
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def trainer(**settings):
+    settings = {"max_epochs": 1, "num_sanity_val_steps": 0} | settings
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **settings,
+    )
+
+
+def test_lightning_asks_for_new_loaders_at_every_fit_and_shuffles_every_epoch():
+    data, model, walker = stream(flip=True), Recorder(), trainer()
+    for task in data.tasks:
+        data.current_task = task.index
+        walker.fit_loop.max_epochs = walker.current_epoch + 2
+        walker.fit(model, datamodule=data)
+        order = torch.cat([batch.index for batch in model.trained])
+        first, second = order.chunk(2)
+        assert not first.equal(second) and first.sort().values.equal(second.sort().values)
+        assert first.sort().values.tolist() == [*range(task.first_index, task.first_index + task.num_images)]
+        assert {batch.task.max().item() for batch in model.validated[-1:]} == {task.index}
+        truth = to_float(data.dataset("train", [task.index])[(first - task.first_index).numpy()].image)
+        images = torch.cat([batch.image for batch in model.trained])[: len(first)]
+        same = (images == truth).flatten(1).all(1)
+        mirrored = (images == truth.flip(-1)).flatten(1).all(1)
+        assert (same ^ mirrored).all() and same.any() and mirrored.any()
+        assert all(batch.image.dtype == torch.float32 for batch in model.trained + model.validated)
+        model.trained.clear()
+        walker.predict(model, datamodule=data)
+        shown = torch.cat([batch.index for batch in model.predicted])
+        assert shown.tolist() == sorted(first.tolist())
+        unmirrored = to_float(
+            data.dataset("train", [task.index]).image[data.dataset("train", [task.index]).rows]
+        )
+        assert torch.cat([batch.image for batch in model.predicted]).equal(unmirrored)
+        model.predicted.clear()
+
+
+def test_overfit_batches_repeats_the_same_batches():
+    data, model = stream(), Recorder()
+    trainer(max_epochs=2, overfit_batches=2).fit(model, datamodule=data)
+    shown = [batch.index.tolist() for batch in model.trained]
+    assert len(shown) == 4 and shown[:2] == shown[2:]

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules.samplers import EvenBatches, ShuffledBatches
+from lit_gen.core.types import InputError
+
+
+def epochs(seed, epoch, world=1, num_images=50, batch_size=8):
+    """All batches of each process."""
+    shares = []
+    for rank in range(world):
+        sampler = ShuffledBatches(num_images, batch_size, seed, world, rank)
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        shares.append(batches)
+    return shares
+
+
+def test_training_order_is_a_function_of_seed_and_epoch_alone():
+    def order(seed, epoch):
+        return np.concatenate(epochs(seed, epoch)[0]).tolist()
+
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = order(0, 3)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    assert order(0, 3) == first
+    # Also along the diagonal, where seed + epoch is the same.
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("num_images", [2, 49, 50, 51])
+def test_training_gives_every_process_equally_many_batches_and_leaves_nothing_out(world, num_images):
+    shares = epochs(0, 1, world, num_images)
+    assert len({tuple(len(batch) for batch in share) for share in shares}) == 1
+    seen = np.concatenate([np.concatenate(share) for share in shares])
+    counts = np.bincount(seen, minlength=num_images)
+    assert counts.min() >= 1 and len(seen) - num_images < world  # padded by less than one image per process
+
+
+def test_processes_deal_one_permutation_round_robin():
+    alone = np.concatenate(epochs(7, 2, 1, 48)[0])
+    two = [np.concatenate(share) for share in epochs(7, 2, 2, 48)]
+    assert np.stack(two, axis=1).ravel().tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("num_images", [3, 16, 17, 65, 130])
+def test_evaluation_shows_every_image_once_in_equally_many_batches(world, batch_size, num_images):
+    samplers = [EvenBatches(num_images, batch_size, world, rank) for rank in range(world)]
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(samplers[0])}
+    everything = np.concatenate([np.concatenate(share) for share in shares])
+    assert np.sort(everything).tolist() == [*range(num_images)]
+    sizes = [len(batch) for share in shares for batch in share]
+    assert min(sizes) >= 1 and max(sizes) <= batch_size + 1
+    for share in shares:
+        own = [len(batch) for batch in share]
+        assert max(own) - min(own) <= 1
+    totals = [sum(map(len, share)) for share in shares]
+    assert max(totals) - min(totals) <= 1
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(InputError, match="2 images cannot be shared by 3 processes"):
+        EvenBatches(2, 8, 3, 0)

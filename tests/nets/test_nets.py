@@ -1,0 +1,41 @@
+"""Encoders and decoders at every size they claim."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_gen.nets.conv import ConvDecoder, ConvEncoder
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
+
+
+@pytest.mark.parametrize("size", [4, 7, 8, 28, 32, 44, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("condition_size", [0, 3])
+def test_nets_work_at_every_size(size, channels, condition_size):
+    image = torch.rand(2, channels, size, size) * 2 - 1
+    condition = torch.eye(3)[:2] if condition_size else None
+    for encoder, decoder in (
+        (
+            DenseEncoder(channels, size, 6, (16,), condition_size),
+            DenseDecoder(channels, size, 5, (16,), condition_size),
+        ),
+        (
+            ConvEncoder(channels, size, 6, 4, 16, condition_size),
+            ConvDecoder(channels, size, 5, 4, 16, condition_size),
+        ),
+    ):
+        assert encoder(image, condition).shape == (2, 6)
+        drawn = decoder(torch.randn(2, 5), condition)
+        assert drawn.shape == image.shape
+        assert drawn.abs().max() <= 1
+        if condition_size:
+            with pytest.raises(ValueError, match="condition of size 3"):
+                encoder(image)
+
+
+def test_the_condition_reaches_the_output():
+    decoder = ConvDecoder(1, 8, 2, 4, 16, 3).eval()
+    code = torch.zeros(2, 2)
+    a, b = decoder(code, torch.eye(3)[[0, 1]])
+    assert not torch.allclose(a, b)

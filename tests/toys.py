@@ -1,0 +1,92 @@
+"""Small things that many tests need: toy data, toy models, a quiet Trainer."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
+
+from callbacks.task_switch import TaskSwitch
+from datamodules.synthetic import SyntheticData
+from datamodules.tasks import ClassSplit
+from lit_gen.core.module import LitGenerator
+from lit_gen.core.schedules import Cosine
+from lit_gen.core.types import ImageSpec, Phase
+
+SPEC = ImageSpec(channels=1, size=8, num_classes=4)
+
+
+def make_data(num_tasks: int = 2, batch_size: int = 16, joint: bool = False, seed: int = 0) -> SyntheticData:
+    """A stream of class-incremental tasks over 160 images."""
+    data = SyntheticData(
+        spec=SPEC,
+        split=ClassSplit(num_tasks=num_tasks),
+        num_tasks=num_tasks,
+        num_images=160,
+        batch_size=batch_size,
+        joint=joint,
+        seed=seed,
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+class ToyGenerator(LitGenerator):
+    """Two phases per task: the first trains one layer, the second both; noise, batch norm and buffers included."""
+
+    def __init__(self, epochs: int = 2) -> None:
+        optimizer = functools.partial(torch.optim.Adam, lr=1e-2)
+        super().__init__(spec=SPEC, optimizer=optimizer, schedule=Cosine())
+        torch.manual_seed(7)
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8))
+        self.second = nn.Linear(8, 64)
+        self.epochs = epochs
+        self.calls: list[str] = []
+        self.register_buffer("tasks_closed", torch.zeros((), dtype=torch.long))
+        self.register_buffer("noise_at_end", torch.zeros(4))
+
+    def step(self, batch, progress):
+        code = self.first(batch.image)
+        code = code + 0.1 * torch.randn_like(code)
+        error = (self.second(code) - batch.image.flatten(1)).square().sum(1).mean()
+        return {"loss": error, "progress": torch.tensor(progress)}
+
+    def phases(self, task):
+        def note(what):
+            return lambda t: self.calls.append(f"{what} {t.index}")
+
+        def close(t):
+            self.calls.append(f"close {t.index}")
+            self.tasks_closed += 1
+            self.noise_at_end.copy_(torch.randn(4))
+
+        return (
+            Phase.single("warmup", self.step, (self.first,), self.epochs, begin=note("begin warmup")),
+            Phase.single("main", self.step, (self.first, self.second), self.epochs, end=close),
+        )
+
+    @torch.no_grad()
+    def sample(self, n, *, label=None, task=None):
+        self.refuse(label=label, task=task)
+        return self.second(torch.randn(n, 8, device=self.device)).tanh().view(n, 1, 8, 8)
+
+
+def make_trainer(*callbacks, **settings) -> Trainer:
+    """A Trainer for the CPU that says nothing."""
+    settings = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "inference_mode": False,
+        "use_distributed_sampler": False,
+    } | settings
+    return Trainer(callbacks=[TaskSwitch(seed=0), *callbacks], **settings)
