@@ -58,6 +58,9 @@ class ImageDataModule(LightningDataModule):
         labelled_share: float = 1.0,
     ) -> None:
         super().__init__()
+        _check("data.spec.channels", spec.channels, spec.channels >= 1, "at least 1")
+        _check("data.spec.size", spec.size, spec.size >= 1, "at least 1")
+        _check("data.spec.num_classes", spec.num_classes, spec.num_classes >= 0, "0 or more")
         _check("data.batch_size", batch_size, batch_size >= 1, "at least 1")
         _check("data.num_workers", num_workers, num_workers >= 0, "0 or more")
         is_part = 0 < validation_fraction < 1
@@ -181,6 +184,8 @@ class ImageDataModule(LightningDataModule):
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            # A copy from ordinary memory would wait for all that the GPU has still to do.
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             # Its own, since every iterator draws once from the global generator otherwise.
             generator=torch.Generator().manual_seed(self.seed),
         )

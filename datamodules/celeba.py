@@ -68,6 +68,8 @@ class CelebAData(ImageDataModule):
         **base,
     ) -> None:
         super().__init__(**base)
+        if crop is not None and crop < 1:
+            raise InputError(f"data.crop={crop}: it must be at least 1, or null for none.")
         self.root, self.folder, self.download = Path(root), Path(root) / "celeba", download
         self.classes, self.label = classes, label
         self.cache = None if cache is None else Path(cache)

@@ -23,12 +23,9 @@ from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
 
-_CHANNELS = {
-    "1": 1,
-    "L": 1,
-    "RGB": 3,
-    "P": 3,
-}  # of PIL's modes; others have alpha, four inks or more than 8 bits
+# Of PIL's modes; the others have alpha, four inks or more than 8 bits.
+_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}
+_KINDS = {1: "grey", 3: "colour", None: "special"}
 _CHUNK = 1024  # pictures decoded before they are written
 _IN_MEMORY = 2**30  # bytes; a larger cache is mapped, and its pages are shared by all processes
 
@@ -44,8 +41,7 @@ class Decoding(NamedTuple):
 
 
 def decode(path: str | Path, how: Decoding) -> np.ndarray:
-    """uint8 [C, S, S]: the shorter side resized to `size` (bilinear, antialiased), the middle of the longer
-    one.
+    """uint8 [C, S, S]: the shorter side resized to `size` (bilinear, antialiased), the longer one cut.
 
     Raises:
         InputError: the file cannot be read, or has another number of channels; names it.
@@ -58,13 +54,13 @@ def decode(path: str | Path, how: Decoding) -> np.ndarray:
     # PIL raises OSError and SyntaxError on damage, ValueError and DecompressionBombError on absurd sizes.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: no readable picture ({error}). Replace or remove the file.") from None
-    if not how.convert and _CHANNELS.get(mode) != how.channels:
-        kind = {1: "grey", 3: "colour"}
+    channels = _CHANNELS.get(mode)
+    if not how.convert and channels != how.channels:
+        other = "" if channels is None else f"set data.spec.channels={channels} if all are like this one, "
         raise InputError(
-            f"{path}: a {kind.get(_CHANNELS.get(mode, 0), 'special')} picture (mode {mode}) where "
-            f"data.spec.channels={how.channels} asks for {kind[how.channels]} ones. Set data.convert=true "
-            f"to convert such files, set data.spec.channels={_CHANNELS.get(mode, how.channels)} if all are "
-            "like this one, or remove the file."
+            f"{path}: a {_KINDS[channels]} picture (mode {mode}) where data.spec.channels={how.channels} "
+            f"asks for {_KINDS[how.channels]} ones. Set data.convert=true to convert such files, {other}or "
+            "remove the file."
         )
     picture = picture.convert("RGB" if how.channels == 3 else "L")
     if how.crop is not None:

@@ -42,6 +42,8 @@ class ImageFolderData(ImageDataModule):
             raise InputError(
                 f"data.spec.channels={self.spec.channels}: pictures have 1 (grey) or 3 (colour)."
             )
+        if crop is not None and crop < 1:
+            raise InputError(f"data.crop={crop}: it must be at least 1, or null for none.")
         self.root = Path(root)
         self.cache = None if cache is None else Path(cache)
         self.how = Decoding(self.spec.channels, self.spec.size, crop, convert)
@@ -86,7 +88,7 @@ class ImageFolderData(ImageDataModule):
             raise InputError(
                 f"{folder}: no such folder. Set data.root to the folder that holds train/<class>/."
             )
-        names = sorted(one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        names = sorted(_folders_in(folder))
         if len(names) != self.spec.num_classes:
             listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise InputError(
@@ -100,7 +102,7 @@ class ImageFolderData(ImageDataModule):
         folder = self._folder(split)
         classes = self._classes()
         if split == "test" and classes:
-            unknown = {one.name for one in folder.iterdir() if one.is_dir()} - set(classes)
+            unknown = set(_folders_in(folder)) - set(classes)
             if unknown:
                 raise InputError(
                     f"{folder}: {', '.join(sorted(unknown))} are no classes of {self._folder('train')}."
@@ -116,6 +118,10 @@ class ImageFolderData(ImageDataModule):
                 "holds train/<class>/."
             )
         return paths, labels
+
+
+def _folders_in(folder: Path) -> Iterator[str]:
+    return (one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
 def _pictures_below(folder: Path) -> Iterator[str]:

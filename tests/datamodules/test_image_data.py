@@ -16,8 +16,8 @@ SPEC = ImageSpec(1, 8, 4)
 
 
 def stream(num_tasks=2, **settings):
-    settings = {"num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
-    data = SyntheticData(spec=SPEC, split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
+    settings = {"spec": SPEC, "num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
+    data = SyntheticData(split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
     data.setup()
     return data
 
@@ -137,6 +137,7 @@ def test_a_share_of_every_class_keeps_its_label(share):
     ("settings", "words"),
     [
         ({"batch_size": 0}, "data.batch_size=0"),
+        ({"spec": ImageSpec(1, -8, 4)}, "data.spec.size=-8"),
         ({"num_tasks": 5}, "stream.num_tasks=5"),
         ({"num_tasks": 4, "num_images": 3}, "task.s. 3"),
         ({"validation": "some"}, "data.validation=some"),

@@ -1,0 +1,120 @@
+"""Every logged value in one file of the run folder, whatever other logger there is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+HEADER = ("step", "epoch", "metric", "value")
+
+
+class MetricsFile(Logger):
+    """Appends to `metrics.csv` in long format: step (batches seen), epoch, metric, value.
+
+    Rows wait in memory for a few seconds, so that logging costs microseconds. A file that a killed run left
+    with half a line is repaired when it is opened.
+
+    Args:
+        folder: the run folder.
+        flush_seconds: rows reach the file at most this much later, if anything is logged meanwhile.
+
+    Attributes:
+        epoch: goes into rows that bring no epoch of their own; RunRecord keeps it current.
+    """
+
+    def __init__(self, folder: str | Path, flush_seconds: float = 2.0) -> None:
+        super().__init__()
+        self.folder, self.path = Path(folder), Path(folder) / "metrics.csv"
+        self.flush_seconds = flush_seconds
+        self.epoch: int | None = None
+        self._buffer: list[tuple[int | str, int | str, str, str]] = []
+        self._rows_in_file: int | None = None  # None: not opened yet
+        self._next_flush = 0.0
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.folder)
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, those in memory included."""
+        return self._open() + len(self._buffer)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        epoch = metrics.get("epoch", self.epoch)
+        epoch = "" if epoch is None else int(epoch)
+        place = "" if step is None else step
+        for name, value in metrics.items():
+            if name != "epoch":
+                self._buffer.append((place, epoch, name, repr(float(value))))
+        now = time.monotonic()
+        if now >= self._next_flush:
+            self.flush()
+            self._next_flush = now + self.flush_seconds
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run folder has config.yaml."""
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Brings all rows into the file."""
+        self._open()
+        if not self._buffer:
+            return
+        # One write, so that a kill cuts at most one line, which the next run repairs.
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_lines(self._buffer))
+        self._rows_in_file += len(self._buffer)
+        self._buffer = []
+
+    @rank_zero_only
+    def truncate_after(self, step: int, rows: int = 0) -> None:
+        """Drops what a resumed run will log again: rows of a later step, unless among the first `rows`."""
+        self.flush()
+        with self.path.open(encoding="utf-8", newline="") as file:
+            _, *content = csv.reader(file)
+        kept = [r for i, r in enumerate(content) if i < rows or r[0] == "" or int(r[0]) <= step]
+        if len(kept) < len(content):
+            fresh = self.path.with_suffix(".csv.tmp")
+            fresh.write_text(_lines([HEADER, *kept]), encoding="utf-8", newline="")
+            os.replace(fresh, self.path)
+        self._rows_in_file = len(kept)
+
+    def finalize(self, status: str) -> None:
+        self.flush()
+
+    def _open(self) -> int:
+        """Makes or repairs the file at the first use; returns the rows in it."""
+        if self._rows_in_file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = self.path.read_bytes() if self.path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            if not whole:
+                self.path.write_text(_lines([HEADER]), encoding="utf-8", newline="")
+            elif len(whole) < len(content):
+                os.truncate(self.path, len(whole))
+            self._rows_in_file = max(0, whole.count(b"\n") - 1)
+        return self._rows_in_file
+
+
+def _lines(rows: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

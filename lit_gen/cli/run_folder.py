@@ -1,0 +1,141 @@
+"""The folder of a run: where it is, what is written into it first, and how it is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_gen.core.types import InputError
+
+_HANDED_ON = "LIT_GEN_RUN_FOLDER"
+CONFIG, START, SUMMARY = "config.yaml", "start.json", "summary.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder on disk; made once by rank 0, known to every process."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run reached its end; summary.json of a killed or failed one says so itself."""
+        try:
+            return json.loads((self.path / SUMMARY).read_text(encoding="utf-8")).get("status") == "FINISHED"
+        except (OSError, ValueError):
+            return False
+
+    def read_start(self) -> dict[str, Any]:
+        """start.json: {"source": config before interpolation, "cpu_threads": ...}; {} where it is missing.
+
+        Raises:
+            InputError: it cannot be understood.
+        """
+        file = self.path / START
+        if not file.is_file():
+            return {}
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{file}: is no valid JSON ({error}); resume from a checkpoint file instead"
+            ) from error
+
+    def write_start(self, **values: Any) -> None:
+        """Adds to start.json."""
+        write_atomically(self.path / START, json.dumps(self.read_start() | values, indent=1))
+
+
+def rank() -> int:
+    """This process's rank, from the environment of whichever launcher started it."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if (value := os.environ.get(name, "")).isdigit():
+            return int(value)
+    return 0
+
+
+def new_folder(config: dict[str, Any], choices: dict[str, str]) -> RunFolder:
+    """The folder of a new run; rank 0 makes it, the processes that it starts are told by the environment.
+
+    Raises:
+        InputError: it is not writable, or already holds a run.
+    """
+    if rank() > 0 and (handed_on := os.environ.get(_HANDED_ON)):
+        return RunFolder(Path(handed_on))
+    given = config["output_dir"]
+    path = Path(given) if given is not None else Path("runs") / _name(config, choices)
+    folder = RunFolder(path.absolute())
+    if rank() == 0:
+        _make(folder)
+    os.environ[_HANDED_ON] = str(folder.path)
+    return folder
+
+
+def found_folder(resume: str) -> RunFolder:
+    """The folder that `resume=` means: given itself or by one of its checkpoints.
+
+    Raises:
+        InputError: there is no run.
+    """
+    path = Path(resume).absolute()
+    folder = path.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path
+    if not (folder / CONFIG).is_file():
+        raise InputError(
+            f"resume={resume}: {folder / CONFIG} is missing, so this is not the folder of a run; "
+            "give a folder under runs/ or a .ckpt file in its checkpoints/"
+        )
+    os.environ[_HANDED_ON] = str(folder)
+    return RunFolder(folder)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replaces the file by rename, so that a reader sees the old or the new one."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)
+
+
+def _make(folder: RunFolder) -> None:
+    if folder.path.is_dir() and any(folder.path.iterdir()):
+        what = "already holds another run" if (folder.path / CONFIG).exists() else "is not empty"
+        raise InputError(
+            f"output_dir={folder.path}: {what}; nothing was changed. Go on with resume={folder.path}, or "
+            "choose another output_dir."
+        )
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        (folder.path / "samples").mkdir(exist_ok=True)
+        probe = folder.path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"output_dir={folder.path}: cannot be written ({error.strerror}); choose another output_dir"
+        ) from error
+
+
+def _name(config: dict[str, Any], choices: dict[str, str]) -> str:
+    stream = choices.get("stream", "none")
+    parts = [choices["model"], choices["data"], *([stream] if stream != "none" else [])]
+    return f"{'-'.join(parts)}-s{config['seed']}-{_short_id()}"
+
+
+def _short_id() -> str:
+    """Random; under a launcher that starts every process itself, a function of the job, so that all agree."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return secrets.token_hex(3)
+    # A job may hold several runs one after the other, and "none" is torchrun's default id for every job.
+    place = f"{job} {os.environ.get('MASTER_PORT', '')} {os.environ.get('SLURM_STEP_ID', '')}"
+    if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
+        place += f" {os.getppid()}"  # torchrun on one machine: its agent started all processes
+    return hashlib.sha256(place.encode()).hexdigest()[:6]

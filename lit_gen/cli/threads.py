@@ -1,0 +1,117 @@
+"""How many CPU threads a run uses: small networks can be 20 times slower with two threads than with one."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+
+import torch
+from lightning import Trainer
+
+from lit_gen.cli.run_folder import rank
+from lit_gen.core.frozen import trainable
+from lit_gen.core.images import to_float
+from lit_gen.core.module import LitModel
+from lit_gen.core.randomness import forked_rng
+from lit_gen.core.types import Batch, InputError, StreamData
+
+log = logging.getLogger(__name__)
+
+_HANDED_ON = "LIT_GEN_CPU_THREADS"
+_SECONDS = 0.4  # for each number of threads
+
+
+def use_threads(
+    setting: int | str, stored: int | None, trainer: Trainer, module: LitModel, datamodule: StreamData
+) -> int:
+    """Sets the number of threads of this process and returns it.
+
+    In order of weight: what the run was begun with (another number gives other weights), what rank 0 chose,
+    an integer in the config, OMP_NUM_THREADS, and else the faster of one thread and all, timed on a copy of
+    the model.
+
+    Args:
+        setting: `cpu_threads`, an integer or "auto".
+        stored: what the checkpoint of a resumed run says; None for a new run.
+    """
+    count, why = _chosen(setting, stored, trainer, module, datamodule)
+    torch.set_num_threads(count)
+    os.environ[_HANDED_ON] = str(count)
+    if trainer.is_global_zero:
+        log.info("CPU threads: %d (%s)", count, why)
+    return count
+
+
+def without_gpu_checks(trainer: Trainer) -> None:
+    """On a CPU, stops every optimizer step from asking the driver for GPUs again, 60 to 200 us each.
+
+    Lightning sets this variable so that processes can fork safely after the question; here nothing forks.
+    """
+    if trainer.strategy.root_device.type == "cpu":
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def _chosen(
+    setting: int | str, stored: int | None, trainer: Trainer, module: LitModel, datamodule: StreamData
+) -> tuple[int, str]:
+    if stored is not None:
+        return stored, "as the run began"
+    if rank() > 0 and (handed_on := os.environ.get(_HANDED_ON)):
+        return int(handed_on), "as rank 0 chose"
+    if setting != "auto":
+        if isinstance(setting, bool) or not isinstance(setting, int) or setting < 1:
+            raise InputError(f"cpu_threads={setting!r}: expected auto or an integer of at least 1")
+        return setting, "cpu_threads"
+    if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(given) > 0:
+        return int(given), "OMP_NUM_THREADS"
+    if trainer.strategy.root_device.type != "cpu":
+        return torch.get_num_threads(), "the default beside a GPU"
+    every = max(1, len(os.sched_getaffinity(0)) // max(1, trainer.num_devices))
+    if every == 1:
+        return 1, "one core for each process"
+    rates = {count: _steps_per_second(count, module, datamodule) for count in (1, every)}
+    best = max(rates, key=rates.get)
+    timed = ", ".join(f"{count}: {rate:.0f} steps/s" for count, rate in rates.items())
+    return best, f"timed, {timed}"
+
+
+def _steps_per_second(count: int, module: LitModel, datamodule: StreamData) -> float:
+    """Speed of the first phase's first turn, on a copy that is thrown away; draws no noise of the run's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with forked_rng(0, device=torch.device("cpu")):
+            return _timed(copy.deepcopy(module), datamodule)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(module: LitModel, datamodule: StreamData) -> float:
+    task = datamodule.stages[0]
+    datamodule.current_task = task.index
+    phase = module.phases(task)[0]
+    turn = phase.turns[0]
+    module.enter(phase, 0, 1)
+    parameters = [p for part in turn.trains for p in trainable(part)]
+    if not parameters:
+        return 0.0
+    optimizer = (turn.optimizer or module.make_optimizer)(parameters)
+    images = datamodule.dataset("train", [task.index])
+    size = min(len(images), getattr(datamodule, "batch_size", 64))
+    batch: Batch = images.__getitems__(list(range(size)))
+    batch = batch._replace(image=to_float(batch.image))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        turn.loss(batch, 0.5)["loss"].backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < _SECONDS:
+        step()
+        done += 1
+    return done / (time.perf_counter() - start)

@@ -1,0 +1,227 @@
+"""Networks that turn images into features: torch-fidelity's Inception, and small ones trained with this
+package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from lit_gen.core.images import to_float
+from lit_gen.core.types import InputError
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the weights that ship with the package lie."""
+
+_HEADER = ("dataset", "test_accuracy", "num_classes", "channels")
+
+
+class FeatureExtractor(nn.Module):
+    """Frozen, and never out of evaluation mode.
+
+    Attributes:
+        name: part of the names of metrics: "fid/inception".
+        num_logits: classes it tells apart; 0 if it does not classify.
+        weights_hash: first 12 hexadecimal digits of the SHA-256 over all weights.
+    """
+
+    name: str
+    num_features: int
+    num_logits: int
+    weights_hash: str
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 [B, C, H, W] in [0, 255] -> features, float32 [B, D], and logits [B, K] if it classifies.
+
+        Resizes, and repeats or averages channels, by itself.
+        """
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, whatever a parent module is told."""
+        return super().train(False)
+
+    def _freeze(self, net: nn.Module) -> None:
+        self.weights_hash = weights_hash(net)
+        self.requires_grad_(False)
+        self.train(False)
+
+
+class LeNetExtractor(FeatureExtractor):
+    """A small classifier and its weights; "fid/lenet_mnist" is a number of its own, not comparable with
+    Inception's.
+
+    Args:
+        net: image in [-1, 1] -> (features, logits).
+        weights: a .safetensors file written by `save_extractor`, or the name of one that ships with the
+            package.
+
+    Attributes:
+        header: what the weights' file says of itself: data set, test accuracy, classes, channels.
+    """
+
+    def __init__(self, net: ClassifyingNet, weights: str | Path, name: str) -> None:
+        super().__init__()
+        self.name, self.net = name, net
+        self.num_features, self.num_logits = net.num_features, net.num_classes
+        self.header = _load(net, _weights_path(weights))
+        self._freeze(self.net)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, logits = self.net(with_channels(to_float(_is_uint8(image)), self.net.channels))
+        return features.float(), logits.float()
+
+
+class TorchFidelityInception(FeatureExtractor):
+    """Inception v3 with the weights of the original TensorFlow graph, as published figures use; 2048
+    features.
+
+    Images are resized to 299 pixels as TensorFlow 1 did; grey ones are repeated to three channels.
+
+    Args:
+        weights: the file (see `URL`); None is torch.hub's cache, where torch-fidelity keeps it. Nothing is
+            downloaded.
+    """
+
+    # Version 0.2.0 is that of the weights, not of the package.
+    URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+
+    name = "inception"
+    num_features = 2048
+    num_logits = 1008
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        # Imported here: it loads torchvision, and only who asks for Inception should wait for that.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        path = self._found(weights)
+        try:
+            # torch-fidelity unpickles without asking; a file that passes here holds tensors only.
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            self.net = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+            )
+        except Exception as error:
+            # Whatever torch raises for a truncated archive, a pickle of objects or another network's weights.
+            raise InputError(
+                f"extractor.weights={path}: these are not the weights of {type(self).__name__} "
+                f"({str(error).strip().splitlines()[0]}). Take them from {self.URL}"
+            ) from error
+        self._freeze(self.net)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, logits = self.net(with_channels(_is_uint8(image), 3))
+        return features.float(), logits.float()
+
+    def _found(self, weights: str | Path | None) -> Path:
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / self.URL.rsplit("/", 1)[1]
+        path = cached if weights is None else Path(weights).expanduser()
+        if not path.is_file():
+            raise InputError(
+                f"extractor=inception: no weights at {path}. Fetch {self.URL} (95 MB) and put it at "
+                f"{cached}, or name the file with extractor.weights=FILE"
+            )
+        return path
+
+
+class ClassifyingNet(Protocol):
+    """What `LeNetExtractor` asks of its network."""
+
+    channels: int
+    num_features: int
+    num_classes: int
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, S, S] in [-1, 1] -> features [B, D] and logits [B, K]."""
+
+
+def save_extractor(net: nn.Module, path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Writes a network's weights for `LeNetExtractor`; an existing file is replaced whole or not at all.
+
+    Args:
+        metadata: "dataset", "test_accuracy", "num_classes", "channels" and whatever else, all strings.
+    """
+    from safetensors.torch import save_file
+
+    missing = [key for key in _HEADER if key not in metadata]
+    if missing or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError(f"metadata must map {', '.join(_HEADER)} to strings, got {dict(metadata)}")
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    save_file(
+        {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, partial, dict(metadata)
+    )
+    os.replace(partial, path)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """First 12 hexadecimal digits of the SHA-256 over names, types, shapes and values of the state dict, by
+    name.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def with_channels(image: Tensor, channels: int) -> Tensor:
+    """[B, C, H, W] -> [B, channels, H, W]: one channel is repeated, several become one by their mean."""
+    present = image.shape[1]
+    if present == channels:
+        return image
+    if present == 1:
+        return image.expand(-1, channels, -1, -1)
+    if channels == 1:
+        return image.float().mean(dim=1, keepdim=True)
+    raise ValueError(
+        f"images have {present} channels, the extractor takes {channels}; 1 on either side can be adapted"
+    )
+
+
+def _is_uint8(image: Tensor) -> Tensor:
+    if image.dtype != torch.uint8 or image.ndim != 4:
+        raise TypeError(
+            f"an extractor takes uint8 images [B, C, H, W], got {image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
+def _weights_path(weights: str | Path) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_file():
+        return path
+    packaged = WEIGHTS / f"{path.name.removesuffix('.safetensors')}.safetensors"
+    if path.parent == Path() and packaged.is_file():
+        return packaged
+    shipped = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))) or "none"
+    raise InputError(
+        f"extractor.weights={weights}: there is no such file, and no such weights in the package "
+        f"(there: {shipped}). Name a .safetensors file, or one of those"
+    )
+
+
+def _load(net: nn.Module, path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"extractor.weights={path}: these are not weights of {type(net).__name__} ({reason}). "
+            "Its channels and num_classes must be those it was trained with"
+        ) from error
+    return header

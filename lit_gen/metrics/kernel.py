@@ -1,0 +1,104 @@
+"""Kernel distance and Inception Score, both means over subsets that torch-fidelity would draw with the same
+seed.
+
+Sources: kernel distance, Binkowski et al. 2018 (arXiv:1801.01401); Inception Score, Salimans et al. 2016
+(arXiv:1606.03498).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_gen.metrics.base import GatheringMetric
+
+
+class KernelDistance(GatheringMetric):
+    """Squared maximum mean discrepancy under the kernel (x y / D + 1)^3, unbiased, hence negative at times.
+
+    kid: mean over subsets; kid_std: standard deviation over subsets. With fewer images than `subset_size` the
+        subsets
+    have as many as there are.
+    """
+
+    names = ("kid", "kid_std")
+
+    def __init__(
+        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+    ) -> None:
+        super().__init__(num_features)
+        if num_subsets < 1 or subset_size < 2:
+            raise ValueError(
+                f"KernelDistance: num_subsets={num_subsets} must be at least 1, "
+                f"subset_size={subset_size} at least 2"
+            )
+        self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
+
+    def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        size = min(self.subset_size, len(real), len(fake))
+        if size < 2:
+            return self._nothing(f"two images are the least, got {len(real)} real and {len(fake)} generated")
+        if size < self.subset_size:
+            self._warn(f"subsets have {size} images, not {self.subset_size}: there are no more")
+        # NumPy's frozen generator, drawn from as torch-fidelity does (generated first), so that both see the
+        # same subsets.
+        rng = np.random.RandomState(self.seed)
+        discrepancies = []
+        for _ in range(self.num_subsets if size < max(len(real), len(fake)) else 1):
+            some_fake = fake[torch.from_numpy(rng.choice(len(fake), size, replace=False)).to(fake.device)]
+            some_real = real[torch.from_numpy(rng.choice(len(real), size, replace=False)).to(real.device)]
+            discrepancies.append(squared_mmd(some_fake, some_real))
+        all_of_them = torch.stack(discrepancies)
+        return {"kid": all_of_them.mean(), "kid_std": all_of_them.std(unbiased=False)}
+
+
+def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Unbiased estimate from two equally large sets, [M, D] twice -> float64 scalar (eq. 4 of the source)."""
+    size = len(x)
+    within = _sum_of_others(_cubic(x, x)) + _sum_of_others(_cubic(y, y))
+    return within / (size * (size - 1)) - 2 * _cubic(x, y).mean(dtype=torch.float64)
+
+
+def _sum_of_others(kernel: Tensor) -> Tensor:
+    return kernel.sum(dtype=torch.float64) - kernel.diagonal().sum(dtype=torch.float64)
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    inner = torch.addmm(x.new_ones(()), x, y.T, alpha=1 / x.shape[1])
+    return inner.square().mul_(inner)
+
+
+class InceptionScore(GatheringMetric):
+    """exp of the mean divergence between a generated image's class probabilities and their mean; in [1, K].
+
+    inception_score: mean over splits; inception_score_std: standard deviation over splits. Needs an extractor
+        that
+    classifies.
+    """
+
+    names = ("inception_score", "inception_score_std")
+    needs_logits = True
+
+    def __init__(self, num_features: int, num_splits: int = 10, seed: int = 2020) -> None:
+        super().__init__(num_features)
+        if num_splits < 1:
+            raise ValueError(f"InceptionScore: num_splits={num_splits} must be at least 1")
+        self.num_splits, self.seed = num_splits, seed
+
+    def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        if len(fake) < self.num_splits:
+            return self._nothing(f"{self.num_splits} generated images are the least, got {len(fake)}")
+        if not fake.shape[1]:
+            return self._nothing("the extractor does not classify")
+        # Shuffled, since images often come ordered by class: a split must not see one class only.
+        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(fake))).to(fake.device)
+        log_probability = fake[order].double().log_softmax(dim=1)
+        scores = []
+        for split in range(self.num_splits):
+            begin, end = (place * len(fake) // self.num_splits for place in (split, split + 1))
+            part = log_probability[begin:end]
+            marginal = part.exp().mean(dim=0).log()
+            scores.append((part.exp() * (part - marginal)).sum(dim=1).mean().exp())
+        all_of_them = torch.stack(scores)
+        return {"inception_score": all_of_them.mean(), "inception_score_std": all_of_them.std(unbiased=False)}

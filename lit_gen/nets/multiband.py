@@ -1,0 +1,175 @@
+"""Encoders and decoders of Multiband VAE. Source of the layer sizes: the code of Deja et al. 2022,
+arXiv:2106.12196.
+
+The 32-pixel layout (CIFAR) is ours; the authors have none. The strides of the 44-pixel decoder are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_gen.core.types import Positive
+
+
+class DenseFeatures(nn.Module):
+    """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included."""
+
+    def __init__(
+        self, channels: Positive, size: Positive, hidden: Sequence[Positive] = (512, 128, 64)
+    ) -> None:
+        super().__init__()
+        self.num_features = hidden[-1]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for narrow, wide in pairwise([channels * size * size, *hidden]):
+            layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+class DenseImages(nn.Module):
+    """[B, in_size] -> image [B, C, S, S] in [-1, 1]."""
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        in_size: Positive,
+        hidden: Sequence[Positive] = (512, 1024),
+    ) -> None:
+        super().__init__()
+        self.shape = (channels, size, size)
+        layers: list[nn.Module] = []
+        for narrow, wide in pairwise([in_size, *hidden]):
+            layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
+        self.net = nn.Sequential(*layers, nn.Linear(hidden[-1], math.prod(self.shape)))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return _to_image(self.net(code)).unflatten(1, self.shape)
+
+
+class _Up(NamedTuple):
+    """A transposed convolution; its width is a multiple of the network's."""
+
+    width: int
+    kernel: int
+    stride: int
+    padding: int
+    output_padding: int = 0
+
+
+class _Layout(NamedTuple):
+    """Convolutions for one size of image; widths are multiples of the network's."""
+
+    down: tuple[int, ...]  # widths of convolutions of stride 2, padding 1
+    kernel: int  # of these
+    features: int
+    start: tuple[int, int]  # width and side of what the decoder begins with
+    up: tuple[_Up, ...]
+    last: _Up  # to the channels of the image; its width is not used
+
+
+_LAYOUTS = {
+    28: _Layout(
+        (1, 1, 1), 4, 4, (4, 4), (_Up(4, 4, 2, 0), _Up(2, 4, 2, 0), _Up(1, 4, 1, 0)), _Up(0, 4, 1, 0)
+    ),
+    32: _Layout(
+        (1, 2, 4), 4, 4, (4, 4), (_Up(4, 4, 2, 1), _Up(2, 4, 2, 1), _Up(1, 4, 2, 1)), _Up(0, 3, 1, 1)
+    ),
+    44: _Layout(
+        (1, 1, 2, 4), 4, 4, (5, 5), (_Up(4, 4, 2, 1), _Up(2, 4, 2, 1), _Up(1, 4, 2, 1)), _Up(0, 5, 1, 0)
+    ),
+    64: _Layout(
+        (1, 2, 4, 4), 5, 4, (8, 8),
+        (_Up(4, 5, 2, 2, 1), _Up(2, 5, 2, 2, 1), _Up(1, 5, 2, 2, 1)), _Up(0, 5, 1, 2)
+    ),
+}  # fmt: skip
+
+
+class ConvFeatures(nn.Module):
+    """Image [B, C, S, S] -> [B, num_features]; S is 28, 32, 44 or 64.
+
+    Args:
+        width: channels of the first block.
+    """
+
+    def __init__(self, channels: Positive, size: Positive, width: Positive = 32) -> None:
+        super().__init__()
+        layout = _layout(size)
+        widths = [channels, *(width * factor for factor in layout.down)]
+        blocks: list[nn.Module] = []
+        for narrow, wide in pairwise(widths):
+            blocks += [
+                nn.Conv2d(narrow, wide, layout.kernel, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.LeakyReLU(0.01),
+            ]
+            size = (size + 2 - layout.kernel) // 2 + 1
+        self.num_features = layout.features * width
+        self.net = nn.Sequential(
+            *blocks, nn.Flatten(), nn.Linear(widths[-1] * size**2, self.num_features), nn.LeakyReLU(0.01)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+class ConvImages(nn.Module):
+    """[B, in_size] -> image [B, C, S, S]; S is 28, 32, 44 or 64.
+
+    Args:
+        width: channels before the image.
+        bounded: whether the image ends in [-1, 1]; False is for data with values beyond.
+    """
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        in_size: Positive,
+        width: Positive = 32,
+        bounded: bool = True,
+    ) -> None:
+        super().__init__()
+        layout = _layout(size)
+        first, side = layout.start
+        self.start = (first * width, side, side)
+        self.stem = nn.Linear(in_size, math.prod(self.start))
+        widths = [first * width, *(up.width * width for up in layout.up)]
+        blocks: list[nn.Module] = []
+        for narrow, wide, up in zip(widths, widths[1:], layout.up, strict=False):
+            blocks += [_transposed(narrow, wide, up), nn.BatchNorm2d(wide), nn.LeakyReLU(0.01)]
+        self.blocks = nn.Sequential(*blocks, _transposed(widths[-1], channels, layout.last))
+        self.bounded = bounded
+
+    def forward(self, code: Tensor) -> Tensor:
+        image = self.blocks(self.stem(code).unflatten(1, self.start))
+        return _to_image(image) if self.bounded else image
+
+
+def _layout(size: int) -> _Layout:
+    if size not in _LAYOUTS:
+        raise ValueError(
+            f"size={size}: Multiband's convolutional networks are made for images of "
+            f"{', '.join(map(str, _LAYOUTS))} pixels. Set data.spec.size to one of these, or "
+            "take the dense networks."
+        )
+    return _LAYOUTS[size]
+
+
+def _transposed(narrow: int, wide: int, up: _Up) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(
+        narrow, wide, up.kernel, up.stride, up.padding, output_padding=up.output_padding, bias=False
+    )
+
+
+def _to_image(logits: Tensor) -> Tensor:
+    """2 sigmoid(x) - 1: the authors' sigmoid, in the range [-1, 1]."""
+    return torch.tanh(0.5 * logits)

@@ -1,0 +1,103 @@
+"""The bar: what it says on a terminal and elsewhere, over many fits, and what it costs."""
+
+import io
+import logging
+import time
+
+import pytest
+import torch
+from lightning import Callback
+from rich.console import Console
+from toys import ToyGenerator, make_data, make_trainer
+
+from callbacks.progress import StageProgress
+from callbacks.task_switch import fit_stages
+
+
+def train(progress, joint=False, **settings):
+    data, model = make_data(joint=joint), ToyGenerator()
+    trainer = make_trainer(progress, enable_progress_bar=True, **settings)
+    fit_stages(
+        trainer, model, data, after_task=lambda task: trainer.test(model, datamodule=data, verbose=False)
+    )
+    return trainer
+
+
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=150, color_system=None)
+
+
+def test_a_terminal_shows_task_phase_epoch_terms_and_speed_of_every_fit():
+    console = terminal()
+    train(StageProgress(refresh_seconds=0, console=console))
+    text = console.file.getvalue()
+    for words in (
+        "task 1/2 warmup  epoch 1/2",
+        "task 1/2 main  epoch 4/4",
+        "task 2/2 main  epoch 8/8",
+        "task 2/2  scored in",
+        "validating",
+        "loss ",
+        "images/s",
+    ):
+        assert words in text, words
+
+
+def test_elsewhere_every_phase_and_scoring_is_one_log_line(caplog):
+    caplog.set_level(logging.INFO, logger="callbacks.progress")
+    console = Console(file=io.StringIO(), force_terminal=False)
+    train(StageProgress(console=console))
+    lines = [record.getMessage() for record in caplog.records if record.name == "callbacks.progress"]
+    assert [line.split("  ")[0] for line in lines] == [
+        "task 1/2 warmup",
+        "task 1/2 main",
+        "task 1/2",
+        "task 2/2 warmup",
+        "task 2/2 main",
+        "task 2/2",
+    ]
+    assert all("images/s" in line and "loss" in line for line in lines if "scored" not in line)
+    assert console.file.getvalue() == ""
+
+
+def test_joint_training_names_all_tasks(caplog):
+    caplog.set_level(logging.INFO, logger="callbacks.progress")
+    train(StageProgress(console=Console(file=io.StringIO(), force_terminal=False)), joint=True)
+    assert "all tasks main" in caplog.text
+
+
+def test_a_disabled_bar_says_nothing(caplog):
+    caplog.set_level(logging.INFO, logger="callbacks.progress")
+    console, progress = terminal(), StageProgress(refresh_seconds=0)
+    progress._console = console
+    progress.disable()
+    train(progress)
+    assert console.file.getvalue() == ""
+    assert not [record for record in caplog.records if record.name == "callbacks.progress"]
+
+
+def test_an_exception_gives_the_terminal_back():
+    class Stop(Callback):
+        def on_train_batch_end(self, *args):
+            raise RuntimeError("stop")
+
+    console = terminal()
+    progress = StageProgress(refresh_seconds=0, console=console)
+    data, model = make_data(), ToyGenerator()
+    with pytest.raises(RuntimeError, match="stop"):
+        fit_stages(make_trainer(progress, Stop(), enable_progress_bar=True), model, data)
+    assert console.file.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_a_batch_costs_microseconds():
+    progress = StageProgress(refresh_seconds=60, console=terminal())
+    trainer = train(progress)
+    progress._open(10)
+    batch = (torch.zeros(16, 1, 8, 8), torch.zeros(16))
+    progress._next = time.monotonic() + 60
+    start = time.perf_counter()
+    for index in range(2000):
+        progress.on_train_batch_end(trainer, trainer.lightning_module, None, batch, index)
+    per_batch = (time.perf_counter() - start) / 2000
+    progress._close()
+    assert per_batch < 3e-5

@@ -1,0 +1,287 @@
+"""What a run leaves behind, and that a resumed one leaves the same."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from toys import ToyGenerator, make_data, make_trainer
+
+from callbacks import mlflow_store
+from callbacks.checkpoints import RunCheckpoints
+from callbacks.continual_scores import ContinualScores
+from callbacks.data_record import describe_data
+from callbacks.metrics_file import MetricsFile
+from callbacks.mlflow_tracking import TrackingLogger
+from callbacks.phase_times import PhaseTimes
+from callbacks.run_record import RunRecord, cleaned, status_of
+from callbacks.scores import Score
+from callbacks.task_switch import fit_stages
+from lit_gen.core import checkpoint
+
+CONFIG = {"seed": 3, "logger": {"tracking_uri": "http://u:secret@host"}, "model": {"lr": 1e-2}}
+
+
+class Scripted(Callback):
+    """Reports scores that are a function of the row and the column."""
+
+    def __init__(self):
+        self.scores = []
+
+    def on_test_epoch_end(self, trainer, pl_module):
+        row = trainer.datamodule.current_task
+        self.scores = [
+            Score(task, "fid", 10 * row + task + 1 / 3, "lenet", "ab12", "test", 100, 100, 0)
+            for task in range(row + 1)
+        ]
+
+
+def run(folder, *callbacks, loggers=(), resume=None):
+    """A whole run, or the rest of one, as the command line does it."""
+    saver, record = RunCheckpoints(folder / "checkpoints", every_seconds=0), RunRecord(folder, CONFIG, CONFIG)
+    model, data = ToyGenerator(), make_data()
+    trainer = make_trainer(
+        Scripted(),
+        ContinualScores(folder),
+        *callbacks,
+        record,
+        saver,
+        logger=[MetricsFile(folder), *loggers],
+        log_every_n_steps=1,
+    )
+
+    def after_task(task):
+        trainer.test(model, datamodule=data, verbose=False)
+        saver.save(trainer, task)
+
+    fit_stages(trainer, model, data, ckpt_path=resume, after_task=after_task)
+    record.finish("FINISHED")
+    return trainer, model, record
+
+
+class StopAt(Callback):
+    """Raises in the middle of an epoch."""
+
+    def __init__(self, epoch, error):
+        self.epoch, self.error = epoch, error
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 2:
+            raise self.error
+
+
+class StopInTest(Callback):
+    def __init__(self, task):
+        self.task = task
+
+    def on_test_end(self, trainer, pl_module):
+        if trainer.datamodule.current_task == self.task:
+            raise RuntimeError("stopped in test")
+
+
+def test_every_checkpoint_can_be_read_and_names_the_run(tmp_path):
+    _, _, record = run(tmp_path)
+    for name in ("last.ckpt", "task-0.ckpt", "task-1.ckpt"):
+        stored = checkpoint.read(tmp_path / "checkpoints" / name)
+        assert stored.config == {
+            "seed": 3,
+            "logger": {"tracking_uri": "http://host"},
+            "model": {"lr": 1e-2},
+        }
+        assert stored.record["cpu_threads"] == record.cpu_threads == torch.get_num_threads()
+        assert stored.record["mlflow_run_id"] is None
+
+
+def test_the_summary_says_what_happened(tmp_path):
+    _, _, record = run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "FINISHED" and summary["seed"] == 3
+    assert summary["world_size"] == 1 and summary["device"] == "cpu"
+    assert summary["scores"]["fid/lenet"]["mean"] == pytest.approx(10.5 + 1 / 3)
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    images = sum(task.num_images for task in make_data().tasks)
+    phases = [(p["task"], p["phase"]) for p in summary["phases"]]
+    assert phases == [(0, "warmup"), (0, "main"), (1, "warmup"), (1, "main")]
+    assert sum(p["images"] for p in summary["phases"]) >= images * 4  # batches may be filled up
+    assert all(p["images_per_second"] > 0 for p in summary["phases"])
+    assert sum(p["seconds"] for p in summary["phases"]) < summary["wall_seconds"] < 60
+    record.finish("FAILED")
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+@pytest.mark.parametrize(
+    ("stop", "missing"),
+    [
+        (StopAt(2, RuntimeError("stopped")), False),
+        (StopAt(5, RuntimeError("stopped")), False),
+        (StopInTest(0), False),
+        (StopInTest(1), False),
+        (StopAt(0, RuntimeError("stopped")), True),
+    ],
+    ids=["in a phase", "in the second task", "scoring", "last scoring", "before the first checkpoint"],
+)
+def test_a_resumed_run_leaves_the_same_files(tmp_path, stop, missing):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    _, expected, _ = run(whole)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run(stopped, stop)
+    assert json.loads((stopped / "summary.json").read_text())["status"] == "FAILED"
+    last = stopped / "checkpoints" / "last.ckpt"
+    assert last.exists() != missing
+    _, model, _ = run(stopped, resume=None if missing else last)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    assert (stopped / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
+
+    def metrics(folder):
+        # Epochs' means are logged right after the checkpoint of that epoch: a stopped run may lack those.
+        lines = (folder / "metrics.csv").read_text().splitlines()
+        return [line for line in lines if ",val/" in line or ",test/" in line or ",train/" in line]
+
+    assert metrics(stopped) == metrics(whole)
+    summary = json.loads((stopped / "summary.json").read_text())
+    reference = json.loads((whole / "summary.json").read_text())
+    assert [p["images"] for p in summary["phases"]] == [p["images"] for p in reference["phases"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(KeyboardInterrupt(), "KILLED"), (SIGTERMException(), "KILLED"), (ValueError("x"), "FAILED")],
+)
+def test_how_a_run_ends_is_how_it_is_called(tmp_path, error, status):
+    assert status_of(error) == status and status_of(None) == "FINISHED"
+    with pytest.raises((type(error), SystemExit)):
+        run(tmp_path, StopAt(1, error))
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == status
+
+
+@pytest.fixture
+def tracking(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    mlflow_store.prepare_database(uri)
+    from mlflow.tracking import MlflowClient
+
+    return uri, MlflowClient(uri)
+
+
+def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, tracking):
+    uri, client = tracking
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("uri: http://u:secret@host\n")
+    with pytest.raises(SystemExit):
+        run(folder, StopAt(5, KeyboardInterrupt()), loggers=[TrackingLogger(folder, uri)])
+    run_id = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
+    assert client.get_run(run_id).info.status == "KILLED"
+    stored = checkpoint.read_newest(folder)
+    assert stored.record["mlflow_run_id"] == run_id
+
+    logger = TrackingLogger(folder, uri, log_checkpoint=True)
+    run(folder, loggers=[logger], resume=stored.path)
+    assert not logger.is_silent and logger.run_id == run_id
+    entry = client.get_run(run_id)
+    assert entry.info.status == "FINISHED"
+    assert entry.data.params["model.lr"] == "0.01"
+    assert entry.data.params["logger.tracking_uri"] == "http://host"
+    assert entry.data.tags["world_size"] == "1" and entry.data.tags["version.torch"].startswith("2.")
+    assert {item.dataset.name for item in entry.inputs.dataset_inputs} == {"SyntheticData"}
+    files = {item.path for item in client.list_artifacts(run_id)}
+    assert {"config.yaml", "scores.csv", "summary.json", "checkpoints", "images"} <= files
+    text = Path(client.download_artifacts(run_id, "config.yaml", str(tmp_path))).read_text()
+    assert text == "uri: http://host\n"
+    children = client.search_runs(
+        [entry.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["tags.task"]
+    )
+    assert [(c.info.run_name, c.info.status) for c in children] == [
+        ("task-0", "FINISHED"),
+        ("task-1", "FINISHED"),
+    ]
+    curve = client.get_metric_history(children[0].info.run_id, "fid/lenet")
+    assert {(m.step, m.value) for m in curve} == {(0, 1 / 3), (1, 10 + 1 / 3)}
+    assert client.get_metric_history(run_id, "train/loss")
+
+
+def test_no_word_of_a_secret_reaches_a_checkpoint():
+    dirty = {"a": ["postgresql://u:p@h/db", {"b": "plain"}], "n": 1}
+    assert cleaned(dirty) == {"a": ["postgresql://h/db", {"b": "plain"}], "n": 1}
+
+
+def test_other_images_have_another_digest():
+    first, again, other = make_data(seed=0), make_data(seed=0), make_data(seed=1)
+    digests = [describe_data(data)[0].digest for data in (first, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+    train, test = describe_data(first)
+    assert train.digest != test.digest
+    assert train.profile["num_images"] == sum(task.num_images for task in first.tasks)
+
+
+def test_stopwatch_adds_up_over_processes_and_resumes(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("callbacks.phase_times.time.monotonic", lambda: now[0])
+    times = PhaseTimes()
+    times.enter(0, "main")
+    times.count(10)
+    now[0] = 2.0
+    times.stop(processes=3)
+    now[0] = 50.0  # validation
+    times.go()
+    times.count(10)
+    now[0] = 53.0
+    times.stop(processes=3)
+    resumed = PhaseTimes()
+    resumed.load(times.state())
+    assert resumed.report() == [
+        {"task": 0, "phase": "main", "images": 60, "seconds": 5.0, "images_per_second": 12.0}
+    ]
+
+
+_TWO_PROCESSES = """
+import functools, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import test_run_record
+from callbacks.mlflow_tracking import TrackingLogger
+
+test_run_record.make_trainer = functools.partial(test_run_record.make_trainer, devices=2, strategy="ddp")
+folder = Path({folder!r})
+uri = "http://127.0.0.1:9" if {dead} else None
+try:
+    test_run_record.run(folder, *([test_run_record.StopAt(1, RuntimeError("x"))] if {stop} else []),
+                        loggers=[TrackingLogger(folder, uri)])
+except RuntimeError:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dead", "stop", "code"), [(True, False, 0), (False, True, 7)], ids=["no server", "fails"]
+)
+def test_two_processes_keep_one_record_and_end(tmp_path, dead, stop, code):
+    here = Path(__file__).resolve().parent
+    folder = tmp_path / "runs" / "a"
+    script = tmp_path / "two.py"
+    paths = [str(here), str(here.parent), str(here.parents[1])]
+    script.write_text(_TWO_PROCESSES.format(paths=paths, folder=str(folder), dead=dead, stop=stop))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_"))}
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["world_size"] == 2 and summary["status"] == ("FAILED" if stop else "FINISHED")
+    assert (summary["mlflow_run_id"] is None) == dead
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))

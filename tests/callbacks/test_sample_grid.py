@@ -1,0 +1,136 @@
+"""Grids: what they show, where they go, and that drawing them leaves no trace in the training."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys import ToyGenerator, make_data, make_trainer
+
+from callbacks.sample_grid import SampleGrid, evaluation_mode
+from callbacks.task_switch import fit_stages
+from lit_gen.core.images import grid, to_float, to_uint8
+from lit_gen.core.types import InputError
+
+
+class Conditional(ToyGenerator):
+    """Draws the task and the label as grey levels, and reconstructs an image as its negative."""
+
+    def __init__(self, conditions=("task", "label")):
+        super().__init__(epochs=1)
+        self.conditions = frozenset(conditions)
+
+    def sample(self, n, *, label=None, task=None):
+        self.refuse(label=label, task=task)
+        assert not any(part.training for part in self.modules())
+        grey = torch.zeros(n)
+        grey = grey + (task * 0.25 if task is not None else 0) + (label * 0.05 if label is not None else 0)
+        return grey.view(n, 1, 1, 1).expand(n, 1, 8, 8)
+
+    def encode(self, batch):
+        return batch.image.flatten(1)
+
+    def decode(self, codes, *, label=None, task=None):
+        return codes.view(-1, 1, 8, 8)
+
+    def reconstruct(self, batch):
+        return -batch.image
+
+
+class Pictures:
+    """A logger that keeps images."""
+
+    def __init__(self):
+        self.kept = []
+
+    def log_image(self, key, image, step):
+        self.kept.append((key, tuple(image.shape), step))
+
+
+def train(model, *callbacks, data=None):
+    data = data or make_data()
+    trainer = make_trainer(*callbacks)
+    fit_stages(
+        trainer, model, data, after_task=lambda task: trainer.test(model, datamodule=data, verbose=False)
+    )
+    return trainer, data
+
+
+def cells(path, size=8):
+    """uint8 [rows, columns]: the middle pixel of each cell."""
+    return np.asarray(Image.open(path))[1 + size // 2 :: size + 1, 1 + size // 2 :: size + 1]
+
+
+def test_one_row_per_task_with_its_own_labels(tmp_path):
+    model = Conditional()
+    _, data = train(model, SampleGrid(tmp_path, num_images=16, every_n_epochs=0))
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == [
+        "task0-epoch0002-reconstructions.png",
+        "task0-epoch0002.png",
+        "task1-epoch0004-reconstructions.png",
+        "task1-epoch0004.png",
+    ]
+    shown = cells(tmp_path / "samples" / "task1-epoch0004.png")
+    assert shown.shape == (2, 8)
+    for task in range(2):
+        images = data.dataset("test", [task])
+        labels = images.__getitems__([k * len(images) // 8 for k in range(8)]).label
+        grey = to_uint8(torch.tensor(task * 0.25) + labels * 0.05)
+        assert shown[task].tolist() == grey.tolist()
+
+
+@pytest.mark.parametrize("conditions", [("task",), ("label",), ()])
+def test_each_kind_of_conditioning_is_drawn(tmp_path, conditions):
+    train(Conditional(conditions), SampleGrid(tmp_path, num_images=12, every_n_epochs=0))
+    shown = cells(tmp_path / "samples" / "task1-epoch0004.png")
+    assert shown.shape == ((2, 6) if conditions else (3, 4))
+
+
+def test_reconstructions_stand_below_their_images(tmp_path):
+    _, data = train(Conditional(), SampleGrid(tmp_path, num_images=16, every_n_epochs=0))
+    images = data.dataset("test", [0])
+    image = to_float(images.__getitems__([k * len(images) // 4 for k in range(4)]).image)
+    expected = grid(torch.cat([image, -image]), 4).squeeze(-1).numpy()
+    shown = np.asarray(Image.open(tmp_path / "samples" / "task0-epoch0002-reconstructions.png"))
+    assert np.array_equal(shown, expected)
+
+
+def test_drawing_changes_neither_weights_nor_noise_and_repeats_itself(tmp_path):
+    plain, watched = ToyGenerator(), ToyGenerator()
+    train(plain)
+    grid_callback = SampleGrid(tmp_path, num_images=9, every_n_epochs=1)
+    trainer, _ = train(watched, grid_callback)
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, watched.state_dict()[name]), name
+    files = sorted((tmp_path / "samples").iterdir())
+    assert len(files) == 8  # 2 tasks of 2 phases of 2 epochs; the last one of each task is drawn again
+    before = files[-1].read_bytes()
+    files[-1].unlink()
+    torch.manual_seed(99)
+    grid_callback.draw(trainer, watched, trainer.current_epoch)
+    assert files[-1].read_bytes() == before
+
+
+def test_loggers_that_keep_images_get_them_with_the_step(tmp_path):
+    callback, pictures = SampleGrid(tmp_path, num_images=4, every_n_epochs=0), Pictures()
+    trainer, _ = train(Conditional(()))
+    trainer.loggers = [pictures]
+    callback.draw(trainer, trainer.lightning_module, 1)
+    step = trainer.fit_loop.total_batch_idx + 1
+    assert pictures.kept == [("samples", (19, 19, 1), step), ("reconstructions", (37, 37, 1), step)]
+
+
+def test_modes_come_back_module_by_module():
+    model = ToyGenerator()
+    model.train()
+    model.second.eval()
+    with evaluation_mode(model):
+        assert not any(part.training for part in model.modules())
+    assert model.training and model.first.training and not model.second.training
+
+
+def test_settings_out_of_range_are_refused(tmp_path):
+    with pytest.raises(InputError, match="num_images=0"):
+        SampleGrid(tmp_path, num_images=0)
+    with pytest.raises(InputError, match="every_n_epochs=-1"):
+        SampleGrid(tmp_path, every_n_epochs=-1)

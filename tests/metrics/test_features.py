@@ -1,0 +1,146 @@
+"""Feature extractors: weights, ranges, channels, and what they say when something is missing."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from lit_gen.core.types import InputError
+from lit_gen.metrics.features import (
+    LeNetExtractor,
+    TorchFidelityInception,
+    save_extractor,
+    weights_hash,
+    with_channels,
+)
+from lit_gen.nets.lenet import LeNet
+
+HEADER = {"dataset": "toy", "test_accuracy": "0.5", "num_classes": "10", "channels": "1"}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    net = LeNet(1, 10)
+    save_extractor(net, tmp_path / "toy.safetensors", HEADER)
+    return net, tmp_path / "toy.safetensors"
+
+
+def images(channels=1, size=28):
+    return torch.randint(0, 256, (6, channels, size, size), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def test_saved_weights_come_back_with_their_header(saved):
+    net, path = saved
+    extractor = LeNetExtractor(LeNet(1, 10), path, "toy")
+    features, logits = extractor(images())
+    expected = net(images().float() / 127.5 - 1)  # the range that families train in
+    torch.testing.assert_close((features, logits), expected, rtol=1e-5, atol=1e-5)
+    assert extractor.header == HEADER
+    assert (extractor.num_features, extractor.num_logits) == (84, 10)
+    assert not list(path.parent.glob("*.partial"))
+
+
+def test_it_never_trains(saved):
+    extractor = LeNetExtractor(LeNet(1, 10), saved[1], "toy")
+    nn.ModuleList([extractor]).train()
+    assert not any(module.training for module in extractor.modules())
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+    assert not extractor(images())[0].requires_grad
+
+
+def test_hash_depends_on_the_weights_and_nothing_else(saved):
+    net, path = saved
+    first, second = (LeNetExtractor(LeNet(1, 10), path, name) for name in ("a", "b"))
+    assert first.weights_hash == second.weights_hash and len(first.weights_hash) == 12
+    with torch.no_grad():
+        net.features[0].bias[0] += 1e-3
+    assert weights_hash(net) != weights_hash(first.net) == first.weights_hash
+
+
+def test_channels_are_repeated_or_averaged():
+    grey, colour = images(1), images(3)
+    assert torch.equal(with_channels(grey, 3)[:, 2], grey[:, 0])
+    assert torch.equal(with_channels(colour, 1)[:, 0], colour.float().mean(1))
+    assert with_channels(colour, 3) is colour
+    with pytest.raises(ValueError, match="2 channels"):
+        with_channels(images(2), 3)
+
+
+def test_colour_images_of_equal_channels_are_grey_images(saved):
+    extractor = LeNetExtractor(LeNet(1, 10), saved[1], "toy")
+    grey = images()
+    torch.testing.assert_close(extractor(grey.expand(-1, 3, -1, -1))[0], extractor(grey)[0])
+
+
+def test_float_images_are_refused(saved):
+    with pytest.raises(TypeError, match="uint8"):
+        LeNetExtractor(LeNet(1, 10), saved[1], "toy")(torch.zeros(2, 1, 28, 28))
+
+
+def test_missing_weights_name_the_key_and_what_there_is():
+    with pytest.raises(InputError, match=r"extractor.weights=nowhere.*in the package"):
+        LeNetExtractor(LeNet(1, 10), "nowhere", "toy")
+
+
+@pytest.mark.parametrize("spoil", ["classes", "truncated", "text"])
+def test_weights_of_something_else_are_refused(saved, spoil):
+    net, path = LeNet(1, 3 if spoil == "classes" else 10), saved[1]
+    if spoil == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    if spoil == "text":
+        path.write_text("no weights")
+    with pytest.raises(InputError, match="not weights of LeNet"):
+        LeNetExtractor(net, path, "toy")
+
+
+def test_a_header_must_be_complete(tmp_path):
+    with pytest.raises(ValueError, match="test_accuracy"):
+        save_extractor(LeNet(1, 10), tmp_path / "a.safetensors", {"dataset": "toy"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_header_can_be_read_without_the_weights(saved):
+    with safe_open(saved[1], framework="pt") as file:
+        assert file.metadata() == HEADER
+
+
+def test_missing_inception_weights_say_which_file_goes_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        TorchFidelityInception()
+    assert str(tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth") in str(
+        error.value
+    )
+    assert TorchFidelityInception.URL in str(error.value)
+
+
+def test_other_files_are_no_inception_weights(tmp_path):
+    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 not an archive")
+    torch.save(print, tmp_path / "code.pth")
+    for name in ("other", "broken", "code"):
+        with pytest.raises(InputError, match=f"{name}.pth: these are not the weights"):
+            TorchFidelityInception(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.slow
+def test_inception_is_that_of_torch_fidelity(tmp_path, monkeypatch):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = tmp_path / "weights.pth"
+    with monkeypatch.context() as patch:
+        # Its constructor insists on weights; a loader that ignores them leaves the initial ones.
+        torch.save({}, path)
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        original = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=path
+        )
+    torch.save(original.state_dict(), path)
+
+    extractor = TorchFidelityInception(path)
+    grey = images(1, 32)[:2]
+    features, logits = extractor(grey)
+    expected = original(grey.repeat(1, 3, 1, 1))
+    assert features.shape == (2, 2048) and logits.shape == (2, extractor.num_logits)
+    assert torch.equal(features, expected[0]) and torch.equal(logits, expected[1])
+    assert not extractor.train().net.training
