@@ -203,10 +203,12 @@ class TrackingLogger(Logger):
         Args:
             checkpoint: the final one, kept if the configuration says so.
         """
-        if not self._started or self._finished:
+        if self._finished:
+            return
+        self.flush()
+        if not self._started:
             return
         self._finished = status
-        self.flush()
         self._send(lambda run: run.terminate(status))
         patience = LOCAL_PATIENCE if store.is_local(self.tracking_uri) else SERVER_PATIENCE
         keeps = (self.log_checkpoint or self.register_as) and checkpoint is not None and checkpoint.is_file()
@@ -221,7 +223,8 @@ class TrackingLogger(Logger):
             return address if self._run is None else f"{address.rstrip('/')}/{self._run.place}"
         found = shutil.which("mlflow")
         beside = Path(sys.executable).with_name("mlflow")
-        program = "mlflow" if found and Path(found).parent == beside.parent else os.path.relpath(beside)
+        here = Path(found).parent == beside.parent if found else False
+        program = "mlflow" if here else min(os.path.relpath(beside), str(beside), key=len)
         return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(address)}"
 
     # --- in the courier's thread

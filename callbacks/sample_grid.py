@@ -19,6 +19,7 @@ from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.randomness import forked_rng
 from lit_gen.core.types import Batch, InputError, Reconstructs, StreamData
 
+_LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
 _PURPOSE = 0x6121D  # keeps these draws apart from all others that use the same seed
 
 
@@ -118,6 +119,8 @@ class SampleGrid(Callback):
         return torch.cat([to_uint8(row) for row in rows]), len(rows[0])
 
     def _keep(self, trainer: Trainer, name: str, key: str, image: Tensor, columns: int | None) -> None:
+        times = max(1, _LEAST_SIDE // image.shape[-1])
+        image = image.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
         picture = grid(image, columns)
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.squeeze(-1).numpy()).save(self.folder / f"{name}.png")

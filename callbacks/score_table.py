@@ -62,27 +62,20 @@ def draw_matrices(matrices: Mapping[str, Tensor], path: Path) -> Tensor:
     for panel, (title, matrix) in zip(panels, matrices.items(), strict=False):
         lower = is_lower_better(title.split(" ")[0])
         values = np.ma.masked_invalid(matrix.numpy())
-        panel.imshow(values, cmap="viridis" if lower else "viridis_r")
+        # Shares have their own scale; a distance is seen against the largest one.
+        top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
+        panel.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top)
         panel.set_title(f"{title}\n{_in_words(matrix, lower)}", fontsize=8)
         panel.set_xlabel("on task", fontsize=8)
         panel.set_ylabel("after task", fontsize=8)
         panel.set_xticks(range(len(matrix)))
         panel.set_yticks(range(len(matrix)))
         panel.tick_params(labelsize=7)
-        if len(matrix) <= _MOST_NUMBERS and values.count():
-            middle = (values.max() + values.min()) / 2
-            for (i, j), value in np.ndenumerate(values):
-                if value is not np.ma.masked:
-                    is_dark = (value < middle) == lower
-                    panel.text(
-                        j,
-                        i,
-                        _number(float(value)),
-                        ha="center",
-                        va="center",
-                        fontsize=7,
-                        color="white" if is_dark else "black",
-                    )
+        if len(matrix) <= _MOST_NUMBERS:
+            for (i, j), value in np.ma.ndenumerate(values):
+                color = "white" if (value < top / 2) == lower else "black"
+                text = _number(float(value))
+                panel.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
     canvas.draw()
     fresh = path.with_name(path.stem + ".tmp.png")
     figure.savefig(fresh)

@@ -46,11 +46,11 @@ def train(folder, *words, tiny=TINY) -> int:
     return main(["train", *tiny, f"output_dir={folder}", *words])
 
 
-def start(*words, **environment) -> subprocess.Popen:
+def start(*words, module: str = "lit_gen", **environment) -> subprocess.Popen:
     """The command line in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lit_gen", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
+        [sys.executable, "-m", module, *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

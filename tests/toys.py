@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
@@ -36,7 +37,7 @@ def make_data(num_tasks: int = 2, batch_size: int = 16, joint: bool = False, see
 
 
 class ToyGenerator(LitGenerator):
-    """Two phases per task: the first trains one layer, the second both; noise, batch norm and buffers included."""
+    """Two phases per task: the first trains one layer, the second both; with noise and batch norm."""
 
     def __init__(self, epochs: int = 2) -> None:
         optimizer = functools.partial(torch.optim.Adam, lr=1e-2)
@@ -90,3 +91,28 @@ def make_trainer(*callbacks, **settings) -> Trainer:
         "use_distributed_sampler": False,
     } | settings
     return Trainer(callbacks=[TaskSwitch(seed=0), *callbacks], **settings)
+
+
+class RanksAgree(Callback):
+    """Writes down, phase by phase, whether all processes have the same weights and different noise."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+        self.noises: list[float] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        with torch.random.fork_rng():  # looking must not change what comes next
+            noise = pl_module.all_gather(torch.rand(1))
+        if batch_idx == 0:
+            self.noises.append(float(noise.unique().numel()))
+        index = pl_module.all_gather(batch.index.float().mean())
+        if batch_idx == 0:
+            self.noises.append(float(index.unique().numel()))
+
+    def on_train_end(self, trainer, pl_module):
+        flat = torch.cat([value.detach().double().flatten() for value in pl_module.state_dict().values()])
+        every = pl_module.all_gather(flat)
+        if trainer.is_global_zero:
+            same = bool((every == every[0]).all())
+            with self.file.open("a") as file:
+                file.write(f"{pl_module.phase.name} {same} {set(self.noises)} {len(every)}\n")

@@ -24,6 +24,8 @@ def log_to(file: Path | None) -> None:
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in _OURS:
         logger = logging.getLogger(name)
+        for old in logger.handlers:
+            old.close()
         logger.handlers = list(handlers)
         logger.setLevel(logging.ERROR if quiet else logging.INFO)
         logger.propagate = False

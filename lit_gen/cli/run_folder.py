@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class RunFolder:
     def write_start(self, **values: Any) -> None:
         """Adds to start.json."""
         write_atomically(self.path / START, json.dumps(self.read_start() | values, indent=1))
+
+
+    def discard(self) -> None:
+        """Takes back a new run that could not begin."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def rank() -> int:

@@ -19,7 +19,7 @@ from callbacks.metrics_file import MetricsFile
 from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, status_of
 from callbacks.task_switch import TaskSwitch, fit_stages
-from lit_gen.cli.compose import Composed, as_yaml, build, compose, recompose
+from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank, write_atomically
 from lit_gen.cli.threads import use_threads, without_gpu_checks
@@ -83,7 +83,13 @@ def run(words: list[str]) -> int:
         folder.write_start(source=composed.source)
         write_atomically(folder.path / CONFIG, as_yaml(composed.config))
     seed_everything(composed.config["seed"], workers=True, verbose=False)
-    parts = assemble(composed, folder, stored, start)
+    try:
+        parts = assemble(composed, folder, stored, start)
+    except InputError:
+        if resume in ("null", "") and rank() == 0:
+            log_to(None)
+            folder.discard()
+        raise
     _train(parts, folder, stored, composed)
     return 0
 
@@ -209,10 +215,8 @@ def _without_max_time(node: dict[str, Any]) -> tuple[dict[str, Any], list[Callba
     limit = node.get("max_time")
     if limit is None:
         return node, []
-    try:
+    with plain_errors(f"trainer.max_time={limit!r}"):
         return node | {"max_time": None}, [Timer(limit, interval="epoch")]
-    except (ValueError, TypeError) as error:
-        raise InputError(f"trainer.max_time={limit!r}: {error}; write it as DD:HH:MM:SS") from error
 
 
 def _short(path: Path) -> str:

@@ -29,10 +29,9 @@ class FrechetDistance(FeatureMetric):
     def update(
         self, features: Tensor, real: bool, index: Tensor | None = None, logits: Tensor | None = None
     ) -> None:
-        name = "real" if real else "fake"
         for block in self._checked(features).split(_BLOCK):
             if len(block):
-                setattr(self, name, merge_moments((getattr(self, name), moments(block.double()))))
+                add_to_moments(self.real if real else self.fake, block.double())
 
     def compute(self) -> dict[str, Tensor]:
         num_real, num_fake = int(self.real[0, 0]), int(self.fake[0, 0])
@@ -57,9 +56,24 @@ def moments(features: Tensor) -> Tensor:
 
     One tensor, since these merge together or not at all.
     """
+    empty = features.new_zeros(features.shape[1] + 2, features.shape[1])
+    add_to_moments(empty, features)
+    return empty
+
+
+def add_to_moments(held: Tensor, features: Tensor) -> None:
+    """Takes features [N, D], N >= 1, into moments [D + 2, D], in place: a copy of D^2 numbers for every block
+    would cost more than the product does.
+    """
+    count, before = len(features), held[0, 0].clone()
     mean = features.mean(dim=0)
-    centred = features - mean
-    return torch.cat((mean.new_full((1, len(mean)), len(features)), mean[None], centred.T @ centred))
+    step = mean - held[1]
+    # The pull between the two means is one more row of the product. Source: as in merge_moments.
+    pull = step * (before * count / (before + count)).sqrt()
+    rows = torch.cat((features - mean, pull[None]))
+    held[2:].addmm_(rows.T, rows)
+    held[1] += step * (count / (before + count))
+    held[0] += count
 
 
 def merge_moments(parts: Tensor | tuple[Tensor, ...]) -> Tensor:

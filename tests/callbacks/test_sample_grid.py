@@ -55,7 +55,7 @@ def train(model, *callbacks, data=None):
     return trainer, data
 
 
-def cells(path, size=8):
+def cells(path, size=24):
     """uint8 [rows, columns]: the middle pixel of each cell."""
     return np.asarray(Image.open(path))[1 + size // 2 :: size + 1, 1 + size // 2 :: size + 1]
 
@@ -90,7 +90,8 @@ def test_reconstructions_stand_below_their_images(tmp_path):
     _, data = train(Conditional(), SampleGrid(tmp_path, num_images=16, every_n_epochs=0))
     images = data.dataset("test", [0])
     image = to_float(images.__getitems__([k * len(images) // 4 for k in range(4)]).image)
-    expected = grid(torch.cat([image, -image]), 4).squeeze(-1).numpy()
+    large = torch.cat([image, -image]).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    expected = grid(large, 4).squeeze(-1).numpy()
     shown = np.asarray(Image.open(tmp_path / "samples" / "task0-epoch0002-reconstructions.png"))
     assert np.array_equal(shown, expected)
 
@@ -117,7 +118,7 @@ def test_loggers_that_keep_images_get_them_with_the_step(tmp_path):
     trainer.loggers = [pictures]
     callback.draw(trainer, trainer.lightning_module, 1)
     step = trainer.fit_loop.total_batch_idx + 1
-    assert pictures.kept == [("samples", (19, 19, 1), step), ("reconstructions", (37, 37, 1), step)]
+    assert pictures.kept == [("samples", (51, 51, 1), step), ("reconstructions", (101, 101, 1), step)]
 
 
 def test_modes_come_back_module_by_module():

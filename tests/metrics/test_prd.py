@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import kmeans_plusplus
 
-from lit_gen.metrics.prd import PRD, best_f, prd_curve
+from lit_gen.metrics.prd import PRD, best_f, prd_curve, spread_centres
 
 
 def scores(real, fake, **options):
@@ -42,6 +43,24 @@ def test_f_is_the_weighted_harmonic_mean():
     assert best_f(curve, 1.0).item() == pytest.approx(2 * 0.5 * 0.8 / 1.3)
     assert best_f(curve, 8.0).item() == pytest.approx(65 * 0.4 / (64 * 0.5 + 0.8))
     assert best_f(curve, 8.0) > best_f(curve, 1 / 8)  # 8 asks for recall
+
+
+def test_first_centres_are_spread_as_well_as_those_of_scikit_learn():
+    points = modes(range(10), 40, 1).numpy()
+
+    def cost(centres):
+        return torch.cdist(torch.from_numpy(points), torch.from_numpy(centres)).square().amin(1).sum().item()
+
+    states = [np.random.RandomState(seed) for seed in range(20)]
+    ours = [cost(spread_centres(points, 10, state)) for state in states]
+    theirs = [cost(kmeans_plusplus(points, 10, random_state=seed)[0]) for seed in range(20)]
+    drawn = [cost(points[state.choice(len(points), 10, replace=False)]) for state in states]
+    assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.1)
+    assert np.mean(ours) < 0.2 * np.mean(drawn)
+
+
+def test_centres_of_identical_points_are_that_point():
+    assert (spread_centres(np.ones((30, 4), np.float32), 20, np.random.RandomState(0)) == 1).all()
 
 
 def test_a_generator_that_covers_2_of_10_modes_is_precise_and_recalls_little():

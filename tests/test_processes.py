@@ -1,0 +1,85 @@
+"""Several processes: the same weights everywhere, different noise, the same scores for any number of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from test_runs import TINY, assert_same_run, finished, kill_when, start
+
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two processes that nothing disturbed; beside it what its processes found out."""
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    watch = f"+callbacks.watch={{_target_: toys.RanksAgree, file: {folder.parent}/ranks.txt}}"
+    process = start("train", *TINY, *TWO, f"output_dir={folder}", watch)
+    finished(process)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_weights_and_differ_in_noise_and_images(whole):
+    lines = (whole.parent / "ranks.txt").read_text().splitlines()
+    assert lines == ["train True {2.0} 2"] * 2
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["world_size"] == 2 and summary["status"] == "FINISHED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 3])
+def test_scores_do_not_depend_on_the_number_of_processes(whole, tmp_path, processes):
+    out = tmp_path / "scores.json"
+    words = [*TWO[:2], f"trainer.devices={processes}"] if processes > 1 else ["trainer=cpu"]
+    everything = (
+        "callbacks.quality.metrics=["
+        "{_target_: lit_gen.metrics.frechet.FrechetDistance, _partial_: true},"
+        "{_target_: lit_gen.metrics.neighbours.Neighbours, _partial_: true},"
+        "{_target_: lit_gen.metrics.prd.PRD, _partial_: true},"
+        "{_target_: lit_gen.metrics.kernel.KernelDistance, _partial_: true}]"
+    )
+    two = tmp_path / "two.json"
+    a = start("evaluate", f"ckpt={whole}", everything, *words, f"out={out}")
+    b = start("evaluate", f"ckpt={whole}", everything, *TWO, f"out={two}")
+    finished(a), finished(b)
+    ours, theirs = (
+        {(s["metric"], s["on_task"]): s["value"] for s in json.loads(f.read_text()) if s["extractor"]}
+        for f in (out, two)
+    )
+    assert len(ours) > 20
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-9, nan_ok=True)
+    written = {
+        (r["metric"], None if r["on_task"] == "all" else int(r["on_task"])): float(r["value"])
+        for r in csv.DictReader((whole / "scores.csv").open())
+        if r["after_task"] == "1"
+    }
+    assert {key: ours[key] for key in written} == pytest.approx(written, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(whole, tmp_path):
+    folder = tmp_path / "killed"
+    process = start("train", *TINY, *TWO, f"output_dir={folder}")
+    kill_when(process, lambda: (folder / "checkpoints" / "task-0.ckpt").exists())
+    finished(start("train", f"resume={folder}"))
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_same_run(whole, tmp_path):
+    folder = tmp_path / "torchrun"
+    words = [
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "lit_gen",
+        "train",
+        *TINY,
+        *TWO,
+        f"output_dir={folder}",
+    ]
+    finished(start(*words, module="torch.distributed.run"))
+    assert_same_run(whole, folder)
