@@ -1,9 +1,10 @@
 """Images per second of Multiband VAE's phases on MNIST, against a bare loop over the same networks.
 
-The bare loop is what a plain script does: torch's own cross-entropy, Adam as it comes, no Trainer. Both take an epoch
-in turn, so that a busy machine hurts both alike. Images are those trained on, replayed ones included. Usage:
-    OMP_NUM_THREADS=1 python benchmarks/multiband.py data.root=DIR [task=1] [num_tasks=5] [epochs=3] [devices=1]
-        [accelerator=cpu] [bare=true]
+The bare loop is what a plain script does: torch's own cross-entropy, Adam as it comes, no Trainer. Both take
+an epoch in turn, so that a busy machine hurts both alike. Images are those trained on, replayed ones too.
+Usage:
+    OMP_NUM_THREADS=1 python benchmarks/multiband.py data.root=DIR [task=1] [num_tasks=5] [epochs=3]
+        [devices=1] [accelerator=cpu] [bare=true]
 `devices=2` keeps the product of batch size and processes at 64; `bare=false` leaves the bare loop out.
 """
 
@@ -17,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,7 @@ from callbacks.task_switch import TaskSwitch, fit_stages
 from datamodules.mnist import MNISTData
 from datamodules.tasks import ClassSplit
 from lit_gen.continual.multiband import Epochs, MultibandVAE
+from lit_gen.continual.multiband_local import CodePrior, LocalVAE
 from lit_gen.core.types import ImageSpec, Task
 from lit_gen.losses.reconstruction import bernoulli_nll
 from lit_gen.nets.binary import BinaryEncoder, gaussian_code, relaxed_bits, thresholded
@@ -141,8 +144,10 @@ class Clock(Callback):
         if self.bare:
             images = [b.image for b in map(self._on_device, trainer.datamodule.train_dataloader())]
             loop = bare_local if name == "local" else bare_band
+            # Not the module itself: it would bring a copy of the Trainer along.
+            parts = Parts(*copy.deepcopy([getattr(pl_module, name) for name in Parts._fields]))
             start = time.perf_counter()
-            count = sum(loop(copy.deepcopy(pl_module), images, trainer.datamodule.only))
+            count = sum(loop(parts, pl_module.num_replayed(trainer.datamodule.only), images))
             self.rates[f"{name}, bare loop"].append((count, time.perf_counter() - start))
 
     def _on_device(self, batch: object) -> object:
@@ -155,7 +160,16 @@ class Clock(Callback):
             print(f"{name:18} {rate:10,.0f} images/s {seconds:8.2f} s per epoch")
 
 
-def bare_local(model: MultibandVAE, batches: list[Tensor], task: int) -> Iterator[int]:
+class Parts(NamedTuple):
+    """The parts of a MultibandVAE."""
+
+    local: LocalVAE
+    band: Band
+    previous_band: nn.Module
+    prior: CodePrior
+
+
+def bare_local(model: Parts, num_replayed: int, batches: list[Tensor]) -> Iterator[int]:
     """An epoch of the local VAE; yields the images of every step."""
     encoder, band = model.local.encoder, model.local.band
     parameters = _trained(encoder, band)
@@ -163,28 +177,28 @@ def bare_local(model: MultibandVAE, batches: list[Tensor], task: int) -> Iterato
     for image in batches:
         posterior = encoder(image)
         code = torch.cat([gaussian_code(posterior), relaxed_bits(posterior.logits, 0.5)], 1)
-        number = torch.full((len(image),), task)
+        number = torch.ones(len(image), dtype=torch.long)
         kl = -0.5 * (1 + posterior.log_var - posterior.mean.square() - posterior.log_var.exp()).sum()
         loss = (_cross_entropy(band(code, number), image) + kl) / len(image)
         _step(loss, optimizer, parameters)
         yield len(image)
 
 
-def bare_band(model: MultibandVAE, batches: list[Tensor], task: int) -> Iterator[int]:
+def bare_band(model: Parts, num_replayed: int, batches: list[Tensor]) -> Iterator[int]:
     """An epoch of consolidation; yields the images of every pool."""
     encoder, band, previous = model.local.encoder, model.band, model.previous_band
     parameters = _trained(band)
     optimizer = torch.optim.Adam(parameters, lr=1e-3)
     for image in batches:
         with torch.no_grad():
-            past_code, past_task = model.prior.draw_shared(model.num_replayed(task), task)
+            past_code, past_task = model.prior.draw_shared(num_replayed, 1)
             posterior = encoder(image)
             chance = torch.sigmoid(posterior.logits)
             code = torch.cat([gaussian_code(posterior), thresholded(torch.rand_like(chance), chance)], 1)
             order = torch.randperm(len(image) + len(past_code))
             target = torch.cat([previous(past_code, past_task), image])[order]
             code = torch.cat([past_code, code])[order]
-            number = torch.cat([past_task, torch.full((len(image),), task)])[order]
+            number = torch.cat([past_task, torch.ones(len(image), dtype=torch.long)])[order]
         for rows in torch.arange(len(code)).split(BATCH):
             loss = _cross_entropy(band(code[rows], number[rows]), target[rows]) / len(rows)
             _step(loss, optimizer, parameters)

@@ -102,7 +102,7 @@ def main() -> None:
             words.append(word)
     words += [f"data.batch_size={settings['batch_size']}", f"trainer.max_epochs={settings['epochs']}"]
     torch.set_num_threads(1)
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # as in our runs, see lit_gen/cli/threads.py
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # as in our runs, see lit_gen/cli/lean.py
     log_to(None)
     rates: dict[str, list[float]] = {"bare, fused Adam": [], "bare, plain Adam": [], "lit-gen": []}
     for _ in range(int(settings["repeats"])):

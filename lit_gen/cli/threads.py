@@ -44,15 +44,6 @@ def use_threads(
     return count
 
 
-def without_gpu_checks(trainer: Trainer) -> None:
-    """On a CPU, stops every optimizer step from asking the driver for GPUs again, 60 to 200 us each.
-
-    Lightning sets this variable so that processes can fork safely after the question; here nothing forks.
-    """
-    if trainer.strategy.root_device.type == "cpu":
-        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-
-
 def _chosen(
     setting: int | str, stored: int | None, trainer: Trainer, module: LitModel, datamodule: StreamData
 ) -> tuple[int, str]:

@@ -20,9 +20,10 @@ from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, status_of
 from callbacks.task_switch import TaskSwitch, fit_stages
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
+from lit_gen.cli.lean import NoProfiler, without_empty_hooks, without_gpu_checks
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank, write_atomically
-from lit_gen.cli.threads import use_threads, without_gpu_checks
+from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import split_words
 from lit_gen.core.checkpoint import Stored, has_checkpoint, read, read_newest
 from lit_gen.core.module import LitModel
@@ -111,6 +112,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     record = RunRecord(folder.path, config, composed.source)
     callbacks = _in_order(composed, config["seed"], record, saver)
     trainer_node, timer = _without_max_time(config["trainer"])
+    if trainer_node.get("profiler") is None:
+        trainer_node = trainer_node | {"profiler": NoProfiler()}
     loggers = [MetricsFile(folder.path), *_loggers(composed)]
     trainer = build(
         trainer_node,
@@ -122,6 +125,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
+    without_empty_hooks(module, trainer.callbacks)
     if rank() == 0:
         folder.write_start(cpu_threads=record.cpu_threads)
     return Parts(trainer, module, data, record, saver)
