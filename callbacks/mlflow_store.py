@@ -132,8 +132,8 @@ def carefully(job: Callable[[], None]) -> None:
 
     A failure that came at once, such as a connection that the server had closed meanwhile, is tried one more
     time; one that took seconds is not, since the second would take as long. A SQLite database that other
-    processes keep locked is tried for a minute: its own timeout does not help a transaction that reads before it
-    writes.
+    processes keep locked is tried for a minute: its own timeout does not help a transaction that reads
+    before it writes.
     """
     from mlflow.exceptions import MlflowException
 

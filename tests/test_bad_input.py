@@ -1,4 +1,4 @@
-"""Every mistake a user can make ends with exit code 2 and a message that names it: no traceback, nothing spoilt."""
+"""Every mistake of a user ends with exit code 2 and a message that names it: no traceback, nothing spoilt."""
 
 from __future__ import annotations
 

@@ -122,6 +122,7 @@ def build(node: Any, name: str, **given: Any) -> Any:
     """
     if not node:
         return None
+    node = _with_plain_functions(node)
     with plain_errors(name):
         if given:
             # Through a partial: what instantiate is given becomes part of a config, and is copied on the way.
@@ -166,6 +167,21 @@ def _as_mistake(error: BaseException, where: str) -> InputError | None:
             "docs/slurm.sbatch; elsewhere take trainer=ddp."
         )
     return None
+
+
+def _with_plain_functions(node: Any) -> Any:
+    """Names our own functions as they are, where a node would wrap one into a partial without arguments.
+
+    Hydra checks a partial's target again at every call, which a loss is in every step.
+    """
+    if isinstance(node, list):
+        return [_with_plain_functions(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    target = str(node.get("_target_", ""))
+    if set(node) == {"_target_", "_partial_"} and node["_partial_"] and target.startswith("lit_gen.losses."):
+        return {"_target_": "hydra.utils.get_method", "path": target}
+    return {key: _with_plain_functions(part) for key, part in node.items()}
 
 
 def as_yaml(config: dict[str, Any]) -> str:

@@ -55,7 +55,6 @@ class RunFolder:
         """Adds to start.json."""
         write_atomically(self.path / START, json.dumps(self.read_start() | values, indent=1))
 
-
     def discard(self) -> None:
         """Takes back a new run that could not begin."""
         shutil.rmtree(self.path, ignore_errors=True)

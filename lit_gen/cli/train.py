@@ -20,7 +20,7 @@ from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, status_of
 from callbacks.task_switch import TaskSwitch, fit_stages
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
-from lit_gen.cli.lean import NoProfiler, without_empty_hooks, without_gpu_checks
+from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank, write_atomically
 from lit_gen.cli.threads import use_threads
@@ -143,7 +143,8 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
         log.info("run folder: %s", folder.path)
     path = stored.path if stored is not None else None
     try:
-        fit_stages(trainer, module, data, path, after_task, composed.config["max_phase_epochs"])
+        with old_objects_left_alone():
+            fit_stages(trainer, module, data, path, after_task, composed.config["max_phase_epochs"])
     except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
         record.finish("KILLED")
@@ -215,7 +216,7 @@ def _loggers(composed: Composed) -> list[Any]:
 
 
 def _without_max_time(node: dict[str, Any]) -> tuple[dict[str, Any], list[Callback]]:
-    """Lightning's own timer stops inside an epoch, from where no run is resumed; this one waits for its end."""
+    """Lightning's own timer stops inside an epoch, from where no run is resumed; this one does not."""
     limit = node.get("max_time")
     if limit is None:
         return node, []

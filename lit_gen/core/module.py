@@ -65,6 +65,13 @@ class LitModel(LightningModule):
 
     # --- what the house does
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            # Lightning sets it thirty times per batch, and a Module's way of setting takes 2 us.
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def enter(self, phase: Phase, first_epoch: int, end_epoch: int | None) -> None:
         """Freezes everything but what the phase trains and sets train / evaluation mode of every module.
 

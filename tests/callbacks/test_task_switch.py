@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 from lightning import Callback
+from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.task_switch import TaskSwitch, fit_stages
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.types import InputError, Phase, Turn
-from toys import ToyGenerator, make_data, make_trainer
 
 
 class Marks(Callback):

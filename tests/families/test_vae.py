@@ -85,8 +85,8 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
     with torch.no_grad():
         whole = Batch(data.view(-1, 1, 2, 2), *[torch.zeros(4000, dtype=torch.long)] * 3)
         found = sum(vae.step(whole, 1.0)["loss"].item() for _ in range(20)) / 20
-    # Squared error is a Gaussian of variance 1/2 without its constant; the model's covariance keeps the two widest
-    # directions and has 1/2 in the others.
+    # Squared error is a Gaussian of variance 1/2 without its constant; the model's covariance keeps the two
+    # widest directions and has 1/2 in the others.
     variance = data.var(0, correction=0)
     model = torch.tensor([variance[0], variance[1], 0.5, 0.5])
     nll = (
