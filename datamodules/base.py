@@ -139,7 +139,11 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
             return self._loader(data, EvenBatches(len(data), self.batch_size, world, rank))
-        return self._loader(data, ShuffledBatches(len(data), self.batch_size, self.seed, world, rank))
+        batches = ShuffledBatches(len(data), self.batch_size, self.seed, world, rank)
+        if self.trainer is not None:
+            # Workers begin before Lightning tells the epoch, which is not 0 after a resume or in a later phase.
+            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        return self._loader(data, batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation_loader("val", range(self.current_task + 1))

@@ -17,7 +17,7 @@ from callbacks.checkpoints import RunCheckpoints
 from callbacks.continual_scores import ContinualScores
 from callbacks.metrics_file import MetricsFile
 from callbacks.mlflow_tracking import TrackingLogger
-from callbacks.run_record import RunRecord, status_of
+from callbacks.run_record import RunRecord, cleaned, status_of
 from callbacks.task_switch import TaskSwitch, fit_stages
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
@@ -81,8 +81,9 @@ def run(words: list[str]) -> int:
         composed = _inside(_source(stored, start, folder), folder, _allowed(others))
     log_to(folder.path / "log.txt" if rank() == 0 else None)
     if rank() == 0:
-        folder.write_start(source=composed.source)
-        write_atomically(folder.path / CONFIG, as_yaml(composed.config))
+        # Without user and password of a tracking server; they are read from the environment when resuming.
+        folder.write_start(source=cleaned(composed.source))
+        write_atomically(folder.path / CONFIG, as_yaml(cleaned(composed.config)))
     seed_everything(composed.config["seed"], workers=True, verbose=False)
     try:
         parts = assemble(composed, folder, stored, start)

@@ -240,3 +240,20 @@ def test_the_switch_seeds_every_batch_by_place():
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
     )
     assert isinstance(make_trainer().callbacks[0], TaskSwitch)
+
+
+@pytest.mark.slow
+def test_loader_processes_change_nothing_also_after_a_resume(tmp_path):
+    """They ask for the order of images before Lightning says which epoch it is."""
+
+    def ends(folder, workers, ckpt_path=None):
+        model, data = ToyGenerator(epochs=1), make_data()
+        data.num_workers = workers
+        trainer = make_trainer(Marks(folder), CopyingCheckpoints(folder, every_seconds=0.0))
+        fit_stages(trainer, model, data, ckpt_path=ckpt_path)
+        return model.state_dict()
+
+    expected = ends(tmp_path / "none", 0)
+    for number in (0, 1):
+        found = ends(tmp_path / f"one-{number}", 1, tmp_path / "none" / f"copy-{number:02d}.ckpt")
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
