@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def fit_stages(
     ckpt_path: Path | None = None,
     after_task: Callable[[Task], None] | None = None,
     max_phase_epochs: int | None = None,
-) -> None:
+) -> bool:
     """Runs Trainer.fit once per phase of every task, or from the stage stored in a checkpoint on.
 
     Args:
@@ -127,6 +126,9 @@ def fit_stages(
         ckpt_path: a checkpoint of the same run.
         after_task: called on every process when a task's last phase has ended.
         max_phase_epochs: no phase is longer than this; None leaves them as they are.
+
+    Returns:
+        Whether the end was reached; False when the Trainer's timer stopped the run.
 
     Raises:
         InputError: the Trainer's settings cannot carry this model's phases.
@@ -152,6 +154,16 @@ def fit_stages(
                 return
         if after_task is not None:
             after_task(task)
+    return True
+
+
+def check_stages(trainer: Trainer, module: LitModel, datamodule: StreamData) -> None:
+    """What fit_stages checks before it begins.
+
+    Raises:
+        InputError: the Trainer's settings cannot carry this model's phases.
+    """
+    _Walk(trainer, module, datamodule, None).check()
 
 
 class _Walk:
@@ -203,8 +215,6 @@ class _Walk:
     def run(self, stage: int, number: int, task: Task, phase: Phase, stored: Stored | None) -> None:
         """One phase: what is left of it when it is the one stored in a checkpoint."""
         switch, loop = self.switch, self.trainer.fit_loop
-        if self.max_phase_epochs is not None and phase.epochs is not None:
-            phase = replace(phase, epochs=min(phase.epochs, self.max_phase_epochs))
         if stored is None:
             switch.stage, switch.phase, switch.ended = stage, number, False
             switch.first_epoch = loop.epoch_progress.current.processed
@@ -231,7 +241,9 @@ class _Walk:
         if self.trainer.fast_dev_run:
             return first_epoch + 1
         epochs = phase.epochs if phase.epochs is not None else self.default_epochs
-        return None if epochs is None or epochs == -1 else first_epoch + epochs
+        if epochs is None or epochs == -1:
+            return None
+        return first_epoch + (epochs if self.max_phase_epochs is None else min(epochs, self.max_phase_epochs))
 
     def _is_finished(self, stored: Stored) -> bool:
         loops = stored.state["loops"]["fit_loop"]

@@ -141,7 +141,7 @@ class ImageDataModule(LightningDataModule):
             return self._loader(data, EvenBatches(len(data), self.batch_size, world, rank))
         batches = ShuffledBatches(len(data), self.batch_size, self.seed, world, rank)
         if self.trainer is not None:
-            # Workers begin before Lightning tells the epoch, which is not 0 after a resume or in a later phase.
+            # Workers begin before Lightning tells the epoch, which is not 0 after a resume.
             batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(data, batches)
 

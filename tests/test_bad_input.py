@@ -42,6 +42,7 @@ def refused(capsys, *words) -> str:
         ("trainer.devices=many", ["trainer.devices", "many"]),
         ("trainer.accelerator=warp", ["trainer", "warp"]),
         ("trainer.max_epochs=three", ["trainer.max_epochs", "three"]),
+        ("trainer.max_steps=5", ["trainer.max_steps=5", "trainer.max_epochs"]),
         ("trainer.max_time=soon", ["trainer.max_time", "soon"]),
         ("cpu_threads=0", ["cpu_threads"]),
         ("seed=-1", ["seed"]),

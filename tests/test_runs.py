@@ -182,6 +182,15 @@ def test_resuming_a_finished_run_says_so(whole, capsys):
     assert {f: f.stat().st_mtime_ns for f in whole.rglob("*")} == before
 
 
+def test_a_run_that_is_out_of_time_goes_on_where_it_stopped(tmp_path):
+    folder = tmp_path / "timed"
+    assert train(folder, "trainer.max_time=00:00:00:01", "trainer.max_epochs=300") == 0
+    assert json.loads((folder / "summary.json").read_text())["status"] == "KILLED"
+    before = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
+    assert main(["train", f"resume={folder}", "trainer.max_time=00:00:00:01"]) == 0
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] > before
+
+
 @pytest.mark.parametrize("name", ["task-0.ckpt", "previous.ckpt"])
 def test_resuming_from_any_kept_checkpoint_ends_the_same(whole, tmp_path, name):
     folder = tmp_path / "copy"

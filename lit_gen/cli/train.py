@@ -18,7 +18,7 @@ from callbacks.continual_scores import ContinualScores
 from callbacks.metrics_file import MetricsFile
 from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, cleaned, status_of
-from callbacks.task_switch import TaskSwitch, fit_stages
+from callbacks.task_switch import TaskSwitch, check_stages, fit_stages
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
 from lit_gen.cli.log import log_to
@@ -52,6 +52,16 @@ Examples
 log = logging.getLogger(__name__)
 
 _MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads")
+
+
+class EpochTimer(Timer):
+    """Begins anew when a run is resumed: `max_time` is the time of one start, as a cluster counts it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
 
 
 class Parts(NamedTuple):
@@ -123,6 +133,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         logger=loggers,
         default_root_dir=str(folder.path),
     )
+    check_stages(trainer, module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
@@ -145,7 +156,9 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
     path = stored.path if stored is not None else None
     try:
         with old_objects_left_alone():
-            fit_stages(trainer, module, data, path, after_task, composed.config["max_phase_epochs"])
+            reached_end = fit_stages(
+                trainer, module, data, path, after_task, composed.config["max_phase_epochs"]
+            )
     except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
         record.finish("KILLED")
@@ -155,9 +168,11 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
     except BaseException as error:
         record.finish(status_of(error))
         raise
-    record.finish("FINISHED")
+    record.finish("FINISHED" if reached_end else "KILLED")
     if rank() == 0:
         _say_goodbye(trainer, folder)
+        if not reached_end:
+            log.warning("out of time; go on with: lit-gen train resume=%s", folder.path)
 
 
 def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
@@ -222,7 +237,7 @@ def _without_max_time(node: dict[str, Any]) -> tuple[dict[str, Any], list[Callba
     if limit is None:
         return node, []
     with plain_errors(f"trainer.max_time={limit!r}"):
-        return node | {"max_time": None}, [Timer(limit, interval="epoch")]
+        return node | {"max_time": None}, [EpochTimer(limit, interval="epoch")]
 
 
 def _short(path: Path) -> str:

@@ -257,3 +257,9 @@ def test_loader_processes_change_nothing_also_after_a_resume(tmp_path):
     for number in (0, 1):
         found = ends(tmp_path / f"one-{number}", 1, tmp_path / "none" / f"copy-{number:02d}.ckpt")
         assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_no_phase_is_longer_than_the_limit():
+    trainer = make_trainer()
+    fit_stages(trainer, ToyGenerator(epochs=3), make_data(), max_phase_epochs=1)
+    assert trainer.current_epoch == 4  # two tasks of two phases
