@@ -15,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.pictures import batches_seen, log_picture
-from callbacks.score_table import draw_matrices, format_matrix
+from callbacks.score_table import draw_matrices, format_matrix, format_number
 from callbacks.scores import ReportsScores, Score
 from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting, is_lower_better
 
@@ -100,12 +100,16 @@ class ContinualScores(Callback):
 
     def table(self) -> str:
         """The matrices of the main metrics as text, each beside its floor; empty before the first row."""
-        blocks = []
+        blocks, lines = [], []
         for metric, extractor in self.kinds():
-            if metric in MAIN:
-                floor = self.matrix(f"floor_{metric}", extractor)
-                blocks.append(format_matrix(f"{metric} ({extractor})", self.matrix(metric, extractor), floor))
-        return "\n\n".join(blocks)
+            if metric not in MAIN:
+                continue
+            title, matrix = f"{metric} ({extractor})", self.matrix(metric, extractor)
+            if matrix.isnan().all():
+                lines.append(format_number(title, *self._over_all_and_floor(metric, extractor)))
+            else:
+                blocks.append(format_matrix(title, matrix, self.matrix(f"floor_{metric}", extractor)))
+        return "\n\n".join([*blocks, *(["\n".join(lines)] if lines else [])])
 
     def csv_text(self) -> str:
         """What scores.csv holds: every score, exact to the last bit."""
@@ -117,6 +121,9 @@ class ContinualScores(Callback):
                 on_task = "all" if score.on_task is None else score.on_task
                 writer.writerow([after, on_task, score.metric, repr(float(score.value)), *score[3:]])
         return text.getvalue()
+
+    def _over_all_and_floor(self, metric: str, extractor: str) -> tuple[float, float]:
+        return self._over_all(metric, extractor), self._over_all(f"floor_{metric}", extractor)
 
     def _over_all(self, metric: str, extractor: str) -> float:
         last = self.rows[max(self.rows)]

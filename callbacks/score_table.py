@@ -42,6 +42,13 @@ def format_matrix(title: str, matrix: Tensor, floor: Tensor | None = None) -> st
     return "\n".join(line.rstrip() for line in lines)
 
 
+def format_number(title: str, value: float, floor: float) -> str:
+    """One line for a score that was not taken task by task; NaN is no floor."""
+    which = "lower" if is_lower_better(title.split(" ")[0]) else "higher"
+    beside = "" if math.isnan(floor) else f"floor {_number(floor)}, "
+    return f"{title:<28} {_number(value):>8}   {beside}{which} is better"
+
+
 def draw_matrices(matrices: Mapping[str, Tensor], path: Path) -> Tensor:
     """One heat map per title; good is dark, whichever way the metric counts. Written to `path` in one move.
 

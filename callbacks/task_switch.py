@@ -151,7 +151,7 @@ def fit_stages(
                 log.warning(
                     "trainer.max_time is over; stopped after phase %s of task %s", phase.name, task.name
                 )
-                return
+                return False
         if after_task is not None:
             after_task(task)
     return True

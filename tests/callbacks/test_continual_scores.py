@@ -117,3 +117,13 @@ def test_nothing_reported_writes_nothing(tmp_path):
         trainer, model, data, after_task=lambda task: trainer.test(model, datamodule=data, verbose=False)
     )
     assert scores.table() == "" and not (tmp_path / "run").exists()
+
+
+def test_scores_over_everything_are_printed_in_a_line_each(tmp_path):
+    table = ContinualScores(tmp_path)
+    table.num_tasks = 1
+    table.rows[0] = (
+        Score(None, "fid", 195.04, "lenet", "0" * 12, "test", 10, 10, 0),
+        Score(None, "floor_fid", 1.04, "lenet", "0" * 12, "test", 10, 10, 0),
+    )
+    assert table.table().split() == ["fid", "(lenet)", "195", "floor", "1.04,", "lower", "is", "better"]
