@@ -4,8 +4,9 @@ The bare loop is what a plain script does: torch's own cross-entropy, Adam as it
 an epoch in turn, so that a busy machine hurts both alike. Images are those trained on, replayed ones too.
 Usage:
     OMP_NUM_THREADS=1 python benchmarks/multiband.py data.root=DIR [task=1] [num_tasks=5] [epochs=3]
-        [devices=1] [accelerator=cpu] [bare=true]
+        [rounds=1] [devices=1] [accelerator=cpu] [bare=true]
 `devices=2` keeps the product of batch size and processes at 64; `bare=false` leaves the bare loop out.
+Several tasks, as in `task=3,9 num_tasks=10 rounds=5`, take turns, so that what one costs can be compared with the other.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ OPTIONS = {
     "task": "1",
     "num_tasks": "5",
     "epochs": "3",
+    "rounds": "1",
     "devices": "1",
     "accelerator": "cpu",
     "bare": "true",
@@ -56,7 +58,16 @@ def main(arguments: list[str]) -> None:
             sys.exit(f"unknown option {key!r}; there are {', '.join(options)}")
         options[key] = value
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    devices, num_tasks, task = (int(options[key]) for key in ("devices", "num_tasks", "task"))
+    clocks: dict[int, Clock] = {}
+    for _ in range(int(options["rounds"])):
+        for task in map(int, options["task"].split(",")):
+            bare = options["bare"] == "true" and options["devices"] == "1" and options["accelerator"] == "cpu"
+            time_task(options, task, clocks.setdefault(task, Clock(bare)))
+
+
+def time_task(options: dict[str, str], task: int, clock: Clock) -> None:
+    """Trains one task with a new model; the clock goes on from where it stood, and reports."""
+    devices, num_tasks = int(options["devices"]), int(options["num_tasks"])
     data = OneTask(
         task,
         root=options["data.root"],
@@ -69,7 +80,6 @@ def main(arguments: list[str]) -> None:
     )
     data.setup()
     model = make_model(num_tasks, BATCH // devices, int(options["epochs"]))
-    clock = Clock(options["bare"] == "true" and devices == 1 and options["accelerator"] == "cpu")
     trainer = Trainer(
         accelerator=options["accelerator"],
         devices=devices,

@@ -184,6 +184,11 @@ class _Walk:
     def check(self) -> None:
         """Refuses settings of the Trainer that cannot mean the same over this model's phases."""
         trainer, strategy = self.trainer, self.trainer.strategy
+        if self.module.needs_every_task and len(self.datamodule.stages) < len(self.datamodule.tasks):
+            raise InputError(
+                f"stream.joint=true: {type(self.module).__name__} learns task after task. Leave joint=false, or "
+                "train a model of one task, such as model=multiband_local, on all tasks at once."
+            )
         phases = [p for task in self.datamodule.stages for p in self.module.phases(task)]
         by_hand = any(p.is_manual for p in phases)
         counts_steps = trainer.max_steps != -1 and not trainer.fast_dev_run

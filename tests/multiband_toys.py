@@ -8,6 +8,8 @@ import torch
 from toys import SPEC
 
 from lit_gen.continual.multiband import Epochs, MultibandVAE
+from lit_gen.core.images import to_float
+from lit_gen.core.types import Batch, Task
 from lit_gen.nets.binary import BinaryEncoder
 from lit_gen.nets.multiband import DenseFeatures, DenseImages
 from lit_gen.nets.translator import Band, Translator
@@ -25,3 +27,24 @@ def make_parts(num_tasks=3):
 
 def make_multiband(num_tasks=3, batch_size=16, epochs=SHORT, **options) -> MultibandVAE:
     return MultibandVAE(**make_parts(num_tasks), batch_size=batch_size, epochs=epochs, **options)
+
+
+def task(index):
+    return Task(index, str(index), (10, 10, 10, 10), 0, 40)
+
+
+def batch_of(data, number, size=16) -> Batch:
+    batch = data.dataset("train", [number]).__getitems__(list(range(size)))
+    return batch._replace(image=to_float(batch.image))
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def ready(num_past, num_tasks=6, **options) -> MultibandVAE:
+    model = make_multiband(num_tasks, **options)
+    with torch.no_grad():
+        model.prior.code_means.copy_(torch.rand_like(model.prior.code_means))
+    model.tasks_seen.fill_(num_past)
+    return model.eval()

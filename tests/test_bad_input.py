@@ -59,6 +59,14 @@ def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said,
     assert not (tmp_path / "run").exists(), "a run that could not begin leaves nothing"
 
 
+def test_all_tasks_at_once_are_refused_for_a_method_that_needs_each(tmp_path, capsys):
+    words = [word for word in TINY if not word.startswith("model")]
+    message = refused(
+        capsys, "train", *words, "model=multiband", "stream.joint=true", f"output_dir={tmp_path}/run"
+    )
+    assert "stream.joint=true" in message and "MultibandVAE" in message and "joint=false" in message
+
+
 def test_more_gpus_than_there_are_are_refused(tmp_path, capsys):
     count = torch.cuda.device_count() + 1
     words = ["trainer=gpu", f"trainer.devices={count}", f"output_dir={tmp_path}/run"]

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_gen.continual.multiband_local import CodePrior, LocalVAE, Reconstruction
-from lit_gen.core.frozen import FrozenCopy
+from lit_gen.core.frozen import FrozenCopy, copy_state
 from lit_gen.core.module import LitGenerator, OptimizerFactory
 from lit_gen.core.schedules import Exponential
 from lit_gen.core.types import Batch, Fraction, NonNegative, Phase, Positive, Task, Terms, do_nothing
@@ -85,6 +85,7 @@ class MultibandVAE(LitGenerator):
     """
 
     conditions = frozenset({"task"})
+    needs_every_task = True
 
     def __init__(
         self,
@@ -204,12 +205,12 @@ class MultibandVAE(LitGenerator):
 
     @torch.no_grad()
     def count_bits(self, batch: Batch, progress: float) -> Terms:
-        """A pass without training: the prior of the task's bits. A bit is +1 with probability sigmoid(2 a).
+        """A pass without training: the prior of the task's bits.
 
         The authors average the drawn bits of the last epoch, while the encoder still learns; the mean of the
         probabilities afterwards has the same expectation, without noise, and is the same after a resume.
         """
-        self.prior.count(torch.sigmoid(2 * self.local.encoder(batch.image).logits), batch.task)
+        self.prior.count(self.local.bit_chances(batch.image), batch.task)
         return {}
 
     def num_replayed(self, num_past: int) -> int:
@@ -260,11 +261,11 @@ class MultibandVAE(LitGenerator):
         self.prior.reset(task.index, task.index + 1)
 
     def _adopt_local(self, task: Task) -> None:
-        _copy(self.local.band, self.band)
+        copy_state(self.local.band, self.band)
         self._close_task(task)
 
     def _start_from_band(self, task: Task) -> None:
-        _copy(self.band, self.local.band)
+        copy_state(self.band, self.local.band)
 
     def _freeze_band(self, task: Task) -> None:
         self.previous_band.refresh(self.band)
@@ -284,11 +285,3 @@ class _Scaled:
 
     def __call__(self, progress: float) -> float:
         return self.factor * self.schedule(progress)
-
-
-@torch.no_grad()
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Weights and buffers, in place."""
-    state = source.state_dict()
-    for name, value in target.state_dict().items():
-        value.copy_(state[name])

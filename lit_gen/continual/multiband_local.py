@@ -58,6 +58,10 @@ class LocalVAE(nn.Module):
         posterior = self.encoder(image)
         return torch.cat([posterior.mean, thresholded(-posterior.logits, posterior.logits.new_zeros(()))], 1)
 
+    def bit_chances(self, image: Tensor) -> Tensor:
+        """The probability of +1 that `loss` draws the bits with, sigmoid(2 a): [B, bits]."""
+        return torch.sigmoid(2 * self.encoder(image).logits)
+
 
 class CodePrior(nn.Module):
     """Codes to draw images from: Gaussian numbers, and bits with one probability per bit and task.
@@ -186,8 +190,8 @@ class MultibandLocal(LitGenerator):
 
     @torch.no_grad()
     def count_bits(self, batch: Batch, progress: float) -> Terms:
-        """A pass without training: the prior of the bits. A bit is +1 with probability sigmoid(2 a)."""
-        self.prior.count(torch.sigmoid(2 * self.local.encoder(batch.image).logits), batch.task)
+        """A pass without training: the prior of the bits."""
+        self.prior.count(self.local.bit_chances(batch.image), batch.task)
         return {}
 
     def _recount(self, task: Task) -> None:

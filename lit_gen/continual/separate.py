@@ -20,6 +20,8 @@ class SeparateModels(LitGenerator):
         num_tasks: length of the stream.
     """
 
+    needs_every_task = True
+
     def __init__(
         self, learner: LitGenerator, num_tasks: Positive, spec: ImageSpec | None = None, **base: Any
     ) -> None:

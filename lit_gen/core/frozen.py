@@ -23,12 +23,9 @@ class FrozenCopy(nn.Module):
             parameter.requires_grad_(False)
         super().train(False)
 
-    @torch.no_grad()
     def refresh(self, net: nn.Module) -> None:
         """Takes over all weights and buffers of `net`, in place."""
-        source = net.state_dict()
-        for name, mine in self.net.state_dict().items():
-            mine.copy_(source[name])
+        copy_state(net, self.net)
 
     def forward(self, *args: Tensor, **kwargs: Tensor | None) -> Tensor:
         return self.net(*args, **kwargs)
@@ -41,6 +38,14 @@ class FrozenCopy(nn.Module):
         if requires_grad:
             raise RuntimeError("FrozenCopy is never trained; train the network that it was copied from")
         return super().requires_grad_(False)
+
+
+@torch.no_grad()
+def copy_state(source: nn.Module, target: nn.Module) -> None:
+    """Weights and buffers of one network into another of the same shape, in place."""
+    state = source.state_dict()
+    for name, value in target.state_dict().items():
+        value.copy_(state[name])
 
 
 def trainable(module: nn.Module) -> Iterator[nn.Parameter]:

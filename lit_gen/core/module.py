@@ -30,6 +30,10 @@ class LitModel(LightningModule):
         schedule: learning-rate factor over a phase's progress in [0, 1]; None keeps the rate.
     """
 
+    needs_every_task = (
+        False  # whether it learns nothing of use from the union of the tasks, stream.joint=true
+    )
+
     def __init__(
         self, spec: ImageSpec, optimizer: OptimizerFactory, schedule: ScheduleFactor | None = None
     ) -> None:
