@@ -6,7 +6,7 @@ Usage:
     OMP_NUM_THREADS=1 python benchmarks/multiband.py data.root=DIR [task=1] [num_tasks=5] [epochs=3]
         [rounds=1] [devices=1] [accelerator=cpu] [bare=true]
 `devices=2` keeps the product of batch size and processes at 64; `bare=false` leaves the bare loop out.
-Several tasks, as in `task=3,9 num_tasks=10 rounds=5`, take turns, so that what one costs can be compared with the other.
+Several tasks, as in `task=3,9 num_tasks=10 rounds=5`, take turns, so that their costs can be compared.
 """
 
 from __future__ import annotations

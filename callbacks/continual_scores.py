@@ -16,13 +16,16 @@ from torch import Tensor
 
 from callbacks.pictures import batches_seen, log_picture
 from callbacks.score_table import draw_matrices, format_matrix, format_number
-from callbacks.scores import ReportsScores, Score
+from callbacks.scores import ReportsScores, Score, kind_of
 from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting, is_lower_better
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("after_task", "on_task", *(name for name in Score._fields if name != "on_task"))
-MAIN = ("fid", "precision", "recall", "prd_precision", "prd_recall")
+MAIN = (
+    *("fid", "precision", "recall", "prd_precision", "prd_recall"),
+    *("nll", "bits_per_dim", "active_units", "mutual_information"),
+)
 _DRAWN = ("fid", "precision", "recall")
 
 
@@ -85,12 +88,12 @@ class ContinualScores(Callback):
         return matrix
 
     def summary(self) -> dict[str, Summary]:
-        """By "<metric>/<extractor>", floors left out."""
+        """By "<metric>/<extractor>", or the metric alone; floors left out."""
         found = {}
         for metric, extractor in self.kinds():
             if not metric.startswith("floor_"):
                 matrix, lower = self.matrix(metric, extractor), is_lower_better(metric)
-                found[f"{metric}/{extractor}"] = Summary(
+                found[kind_of(metric, extractor)] = Summary(
                     final_mean(matrix),
                     forgetting(matrix, lower),
                     backward_transfer(matrix, lower),
@@ -104,7 +107,8 @@ class ContinualScores(Callback):
         for metric, extractor in self.kinds():
             if metric not in MAIN:
                 continue
-            title, matrix = f"{metric} ({extractor})", self.matrix(metric, extractor)
+            title = f"{metric} ({extractor})" if extractor else metric
+            matrix = self.matrix(metric, extractor)
             if matrix.isnan().all():
                 lines.append(format_number(title, *self._over_all_and_floor(metric, extractor)))
             else:

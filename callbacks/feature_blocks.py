@@ -51,6 +51,16 @@ def blocks(total: int, size: int, trainer: Trainer) -> Iterator[tuple[int, Tenso
         yield number, torch.arange(number * size, min((number + 1) * size, total))
 
 
+def gathered(values: Tensor, places: Tensor, total: int, trainer: Trainer) -> Tensor:
+    """Values of single images, [n, ...] of this process's blocks, as those of all: [total, ...], on the CPU.
+
+    Exactly the same for any number of processes: every place is filled by one of them.
+    """
+    every = torch.zeros(total, *values.shape[1:], dtype=values.dtype, device=values.device)
+    every[places.to(values.device)] = values
+    return trainer.strategy.reduce(every, reduce_op="sum").cpu()
+
+
 def choose(count: int, most: int, seed: int) -> Tensor:
     """All of `count` places, or `most` of them at random, ascending."""
     if count <= most:

@@ -23,7 +23,7 @@ from callbacks.mlflow_store import without_secrets
 from callbacks.mlflow_tracking import Status, TrackingLogger
 from callbacks.phase_times import PhaseTimes
 from callbacks.pictures import batches_seen, num_images
-from callbacks.scores import ReportsScores
+from callbacks.scores import ReportsScores, kind_of
 from callbacks.versions import device_name, git_commit, package_versions
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
 
@@ -150,7 +150,7 @@ class RunRecord(Callback):
             after = trainer.datamodule.current_task
             for task in trainer.datamodule.tasks:
                 metrics = {
-                    f"{score.metric}/{score.extractor}": score.value
+                    kind_of(score.metric, score.extractor): score.value
                     for callback in trainer.callbacks
                     if isinstance(callback, ReportsScores)
                     for score in callback.scores

@@ -11,12 +11,17 @@ class Score(NamedTuple):
     on_task: int | None  # None: all tasks seen so far
     metric: str  # "fid"; "floor_fid" compares real training images with the real images instead
     value: float  # NaN where there were too few images
-    extractor: str
+    extractor: str  # empty where there is none
     extractor_hash: str
     split: str  # "val" or "test"
     num_real: int
     num_fake: int
     seed: int
+
+
+def kind_of(metric: str, extractor: str) -> str:
+    """What a score is called: "fid/inception", or the metric alone where no extractor took part."""
+    return f"{metric}/{extractor}" if extractor else metric
 
 
 @runtime_checkable

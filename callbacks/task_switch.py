@@ -186,8 +186,8 @@ class _Walk:
         trainer, strategy = self.trainer, self.trainer.strategy
         if self.module.needs_every_task and len(self.datamodule.stages) < len(self.datamodule.tasks):
             raise InputError(
-                f"stream.joint=true: {type(self.module).__name__} learns task after task. Leave joint=false, or "
-                "train a model of one task, such as model=multiband_local, on all tasks at once."
+                f"stream.joint=true: {type(self.module).__name__} learns task after task. Leave joint=false, "
+                "or train a model of one task, such as model=multiband_local, on all tasks at once."
             )
         phases = [p for task in self.datamodule.stages for p in self.module.phases(task)]
         by_hand = any(p.is_manual for p in phases)

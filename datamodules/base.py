@@ -12,7 +12,9 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.binarize import Binarization, binary, draw_pixels
 from datamodules.dataset import DealtImages, LabelledImages, StreamDataset
+from datamodules.noise import batch_noise
 from datamodules.samplers import EvenBatches, ShuffledBatches
 from datamodules.tasks import TaskSplit, checked_shares, deal, seeded, task_names
 from lit_gen.core.images import flip_some, to_float
@@ -38,7 +40,12 @@ class ImageDataModule(LightningDataModule):
         validation_fraction: the chance of a training image to be held out under "fraction".
         num_workers: processes that load; data in memory needs none.
         flip: training images are mirrored with probability 1/2, on the device.
+        binarize: "threshold" makes pixels from 128 on white and the others black; "dynamic" draws them, white
+            with the chance level / 255: anew for every training batch, on the device, once and for all for
+            every other use (see `dataset`).
         labelled_share: the part of each class that keeps its label in training; the other labels are -1.
+        without_classes: neither trained on nor validated with, while the test images keep them: what a
+            detector of anomalies has never seen. The other images are dealt as if nothing were left out.
     """
 
     tasks: tuple[Task, ...]
@@ -56,6 +63,8 @@ class ImageDataModule(LightningDataModule):
         num_workers: int = 0,
         flip: bool = False,
         labelled_share: float = 1.0,
+        binarize: Binarization = "none",
+        without_classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         _check("data.spec.channels", spec.channels, spec.channels >= 1, "at least 1")
@@ -68,15 +77,21 @@ class ImageDataModule(LightningDataModule):
         _check("data.labelled_share", labelled_share, 0 <= labelled_share <= 1, "from 0 to 1")
         is_known = validation in ("official", "fraction", "train")
         _check("data.validation", validation, is_known, "official, fraction or train")
+        is_known = binarize in ("none", "threshold", "dynamic")
+        _check("data.binarize", binarize, is_known, "none, threshold or dynamic")
+        are_classes = all(0 <= kind < spec.num_classes for kind in without_classes)
+        classes = f"classes from 0 to {spec.num_classes - 1}" if spec.num_classes else "[] without labels"
+        _check("data.without_classes", list(without_classes), are_classes, classes)
         _check("stream.num_tasks", num_tasks, num_tasks >= 1, "at least 1")
         _check("seed", seed, seed >= 0, "0 or more")
         self.spec, self.split, self.num_tasks, self.joint = spec, split, num_tasks, joint
         self.batch_size, self.num_workers, self.flip, self.seed = batch_size, num_workers, flip, seed
         self.validation, self.validation_fraction = validation, validation_fraction
-        self.labelled_share = labelled_share
-        self.current_task = 0
+        self.labelled_share, self.without_classes = labelled_share, tuple(without_classes)
+        self.binarize, self.current_task = binarize, 0
         self._train: DealtImages | None = None
-        self._held_out: DealtImages | None = None
+        self._validated: DealtImages | None = None
+        self._tested: DealtImages | None = None
 
     # What a data set says.
 
@@ -107,9 +122,11 @@ class ImageDataModule(LightningDataModule):
         else:
             other = self._checked(self.read("test"), "test")
             other_rows = torch.arange(len(other.group))
-        self._held_out = self._dealt(other, other_rows, shares, "test")
+        self._tested = self._validated = self._dealt(other, other_rows, shares, "test")
+        if self.without_classes:
+            self._validated = self._dealt(other, other_rows, shares, "test", self._is_kept(other.label))
         visible = train._replace(label=self._hide_labels(train.label, train_rows))
-        self._train = self._dealt(visible, train_rows, shares, "train")
+        self._train = self._dealt(visible, train_rows, shares, "train", self._is_kept(train.label))
         self.tasks = self._train.describe(task_names(shares, names), self.spec.num_classes)
         log.info("%s: %s", type(self).__name__, ", ".join(f"{t.name} ({t.num_images})" for t in self.tasks))
 
@@ -122,8 +139,12 @@ class ImageDataModule(LightningDataModule):
         return (Task(len(self.tasks) - 1, "all", counts, 0, sum(task.num_images for task in self.tasks)),)
 
     def dataset(self, split: Split, tasks: Sequence[int]) -> StreamDataset:
-        """Images of these tasks, uint8. "val" and "test" are the same images, see `validation`."""
-        return self._part(split).dataset(tasks)
+        """Images of these tasks, uint8. "val" and "test" are the same images (see `validation`), but for
+        those of `without_classes`. Under `binarize` they are black and white, the same at every call: what is
+        evaluated, and what samples are compared with.
+        """
+        images = self._part(split).dataset(tasks)
+        return images if self.binarize == "none" else binary(images, self.binarize)
 
     def save_split(self, folder: Path) -> None:
         """Writes `<train|test>_task<k>.npy`: rows of the official splits, or under validation="fraction" of
@@ -134,7 +155,10 @@ class ImageDataModule(LightningDataModule):
         self._part("test").save(folder, "test")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        data = self.dataset("train", self._trained_tasks())
+        tasks = self._trained_tasks()
+        # Grey images, whose pixels are drawn when they are on the device.
+        is_drawn = self.binarize == "dynamic"
+        data = self._part("train").dataset(tasks) if is_drawn else self.dataset("train", tasks)
         world, rank = _processes()
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
@@ -160,14 +184,16 @@ class ImageDataModule(LightningDataModule):
         return Batch(*(part.to(device, non_blocking=True) for part in batch))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Images become float32 in [-1, 1] here; in training some are mirrored."""
+        """Images become float32 in [-1, 1] here; in training some are mirrored, or their pixels drawn."""
         image = to_float(batch.image)
-        if self.flip and self.trainer is not None and self.trainer.training:
-            image = flip_some(image)
+        if (self.flip or self.binarize == "dynamic") and self.trainer is not None and self.trainer.training:
+            noise = batch_noise(self.trainer, self.seed, image.device)
+            image = flip_some(image, noise) if self.flip else image
+            image = draw_pixels(image, noise) if self.binarize == "dynamic" else image
         return batch._replace(image=image)
 
     def _part(self, split: Split) -> DealtImages:
-        part = self._train if split == "train" else self._held_out
+        part = {"train": self._train, "val": self._validated, "test": self._tested}[split]
         if part is None:
             raise RuntimeError("the data is known after setup()")
         return part
@@ -210,19 +236,38 @@ class ImageDataModule(LightningDataModule):
             )
         return images
 
+    def _is_kept(self, label: Tensor) -> Tensor:
+        """bool [N]: whether each image is trained on and validated with."""
+        if not self.without_classes:
+            return torch.ones(len(label), dtype=torch.bool)
+        if label.ndim > 1:
+            raise InputError(
+                "data.without_classes: attribute data has no classes to leave out; set it to []."
+            )
+        return ~torch.isin(label, torch.tensor(self.without_classes))
+
     def _dealt(
-        self, images: LabelledImages, rows: Tensor, shares: Tensor, split: Literal["train", "test"]
+        self,
+        images: LabelledImages,
+        rows: Tensor,
+        shares: Tensor,
+        split: Literal["train", "test"],
+        is_kept: Tensor | None = None,
     ) -> DealtImages:
+        """The images at `rows` in tasks; those that are not kept, bool [N], leave gaps in the deal."""
         # Under "train" both deals must be the same one.
         which = split == "test" and self.validation != "train"
-        places = deal(images.group[rows], shares, seeded(self.seed, _DEAL, which))
-        empty = [task for task, part in enumerate(places) if len(part) == 0]
+        parts = [rows[places] for places in deal(images.group[rows], shares, seeded(self.seed, _DEAL, which))]
+        if is_kept is not None:
+            parts = [part[is_kept[part]] for part in parts]
+        empty = [task for task, part in enumerate(parts) if len(part) == 0]
         if empty:
             raise InputError(
                 f"the {split} images leave none for task(s) {', '.join(map(str, empty))} of stream.num_tasks="
-                f"{self.num_tasks}; use fewer tasks, another seed or more data."
+                f"{self.num_tasks}; use fewer tasks, another seed or more data, or leave out fewer classes "
+                "(data.without_classes)."
             )
-        return DealtImages(images, [rows[part] for part in places])
+        return DealtImages(images, parts)
 
     def _hide_labels(self, label: Tensor, rows: Tensor) -> Tensor:
         """A copy in which only a share of every class among `rows` is left, at least one image of each."""

@@ -33,7 +33,7 @@ def compare_folders(
     """
     sides = {}
     for name, path in (("real", real), ("fake", fake)):
-        found = [extractor(batch) for batch in _batches(name, path, batch_size)]
+        found = [extractor(batch) for batch in batches(name, path, batch_size)]
         features = torch.cat([features for features, _ in found])
         logits = [logits for _, logits in found]
         sides[name] = features, None if logits[0] is None else torch.cat(logits)
@@ -49,8 +49,16 @@ def compare_folders(
     return scores
 
 
-def _batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
-    """uint8 [B, C, H, W]; a batch holds images of one size, so that no image is scaled twice."""
+def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
+    """uint8 [B, C, H, W] of a folder or an archive; a batch holds images of one size, so that no image is
+    scaled twice.
+
+    Args:
+        name: the key that the path was given with, for messages.
+
+    Raises:
+        InputError: there is nothing there, or something that cannot be read.
+    """
     images = _archive(name, path) if path.suffix == ".npz" else _folder(name, path)
     waiting: list[Tensor] = []
     for image in images:
@@ -59,6 +67,11 @@ def _batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
             waiting = []
         waiting.append(image)
     yield torch.stack(waiting)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and all folders in it, in the order in which `batches` reads them."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
 
 
 def _archive(name: str, path: Path) -> Iterator[Tensor]:
@@ -82,7 +95,7 @@ def _folder(name: str, path: Path) -> Iterator[Tensor]:
         raise InputError(
             f"{name}={path}: there is no such folder; give a folder of images or an .npz archive"
         )
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS)
+    files = image_files(path)
     if not files:
         raise InputError(f"{name}={path}: holds no images ({', '.join(sorted(_ENDINGS))})")
     for file in files:

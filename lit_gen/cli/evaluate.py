@@ -94,7 +94,8 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Score]:
     without_gpu_checks(trainer)
     losses = trainer.test(module, datamodule=data, verbose=False)[0]
     scores = [score for callback in scoring for score in callback.scores]
-    return [*_losses(losses, scores[0]), *scores]
+    named = {score.metric for score in scores}
+    return [*(loss for loss in _losses(losses, scores[0]) if loss.metric not in named), *scores]
 
 
 def _evaluate_folders(real: str, fake: str, overrides: Sequence[str]) -> list[Score]:

@@ -24,9 +24,9 @@ def to_uint8(image: Tensor) -> Tensor:
     return image.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def flip_some(image: Tensor) -> Tensor:
-    """Mirrors each image left to right with probability 1/2, from the global generator."""
-    mirrored = torch.rand(len(image), device=image.device) < 0.5
+def flip_some(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Mirrors each image left to right with probability 1/2; without a generator, from the global one."""
+    mirrored = torch.rand(len(image), device=image.device, generator=generator) < 0.5
     return torch.where(mirrored[:, None, None, None], image.flip(-1), image)
 
 

@@ -160,6 +160,21 @@ class Reconstructs(Protocol):
         """[B, C, S, S] in [-1, 1], without gradient."""
 
 
+class Posterior(NamedTuple):
+    """Independent normal distributions of a code's dimensions, one set for each image."""
+
+    mean: Tensor  # [B, Z]
+    log_var: Tensor  # [B, Z]
+
+
+@runtime_checkable
+class HasPosterior(Protocol):
+    """Says how sure it is of the codes of images; the prior is the standard normal distribution."""
+
+    def posterior(self, batch: Batch) -> Posterior:
+        """q(z | x), without gradient."""
+
+
 @runtime_checkable
 class Classifies(Protocol):
     """Tells classes apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,18 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import Batch, Fraction, NonNegative, Positive, Terms
-from lit_gen.losses.divergence import gaussian_kl
+from lit_gen.core.types import Batch, Fraction, InputError, NonNegative, Positive, Posterior, Terms
+from lit_gen.losses.divergence import (
+    free_bits,
+    gaussian_kl,
+    gaussian_kl_by_dimension,
+    gaussian_log_ratio,
+    importance_bound,
+)
+from lit_gen.losses.likelihood import PixelLikelihood
 from lit_gen.losses.reconstruction import squared_error
+
+_DECODED_AT_ONCE = 2000  # images, where a likelihood is estimated from many codes of each
 
 
 class VAE(LitGenerator):
@@ -26,9 +36,15 @@ class VAE(LitGenerator):
         condition: what both networks are told, as a one-hot vector (Sohn et al. 2015, "Learning structured
             output representation using deep conditional generative models").
         condition_size: K: number of tasks, number of classes, or 0.
-        reconstruction: (image, target) -> one value per image.
+        reconstruction: (image, target) -> one value per image. With a `PixelLikelihood` it is a likelihood
+            with all its constants, and the model can say how likely images are.
         beta: weight of the KL term. Source of beta != 1: Higgins et al. 2017, "beta-VAE".
         warmup: part of the phase over which beta grows from 0; 0 means no warm-up.
+        free_bits: nats of KL that every dimension has for nothing, see `losses.divergence.free_bits`.
+        importance_samples: codes per image in the importance-weighted bound (Burda et al. 2016,
+            arXiv:1509.00519), which takes the place of the ELBO; 1 is the ELBO.
+        pixels: "mean" samples the decoder's images, "draw" pixels from the likelihood around them: black or
+            white ones of a Bernoulli likelihood, to be compared with black and white images.
     """
 
     def __init__(
@@ -41,6 +57,9 @@ class VAE(LitGenerator):
         reconstruction: Callable[[Tensor, Tensor], Tensor] = squared_error,
         beta: Annotated[float, Ge(0)] = 1.0,
         warmup: Fraction = 0.0,
+        free_bits: Annotated[float, Ge(0)] = 0.0,
+        importance_samples: Positive = 1,
+        pixels: Literal["mean", "draw"] = "mean",
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -49,30 +68,77 @@ class VAE(LitGenerator):
                 f"VAE: condition={condition!r} with condition_size={condition_size}; a condition needs the "
                 "number of its values (condition=label needs data with labels), and condition=none needs 0"
             )
+        if importance_samples > 1 and (beta, warmup, free_bits) != (1, 0, 0):
+            raise ValueError(
+                f"VAE: importance_samples={importance_samples} with beta={beta}, warmup={warmup}, "
+                f"free_bits={free_bits}; the importance-weighted bound has no KL term to weigh. Leave these "
+                "at 1, 0 and 0, or set importance_samples=1"
+            )
+        if pixels == "draw" and not isinstance(reconstruction, PixelLikelihood):
+            raise ValueError(f"VAE: pixels='draw' with reconstruction={_name(reconstruction)}; {_WAY_OUT}")
         self.encoder, self.decoder = encoder, decoder
         self.latent_size = latent_size
         self.condition, self.condition_size = condition, condition_size
         self.conditions = frozenset() if condition == "none" else frozenset({condition})
         self.reconstruction = reconstruction
-        self.beta, self.warmup = beta, warmup
+        self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
+        self.importance_samples, self.pixels = importance_samples, pixels
 
     def step(self, batch: Batch, progress: float) -> Terms:
         condition = self._one_hot(label=batch.label, task=batch.task)
         mean, log_var = self.encoder(batch.image, condition).chunk(2, dim=1)
+        if self.importance_samples > 1:
+            codes = _draw(mean, log_var, self.importance_samples)
+            error = self._errors(codes, batch.image, condition)
+            bound = importance_bound(gaussian_log_ratio(codes, mean, log_var) - error)
+            kl = gaussian_kl(mean, log_var)
+            return {"loss": -bound.mean(), "reconstruction": error.mean(), "kl": kl.mean()}
         code = mean + (0.5 * log_var).exp() * torch.randn_like(mean)
         error = self.reconstruction(self.decoder(code, condition), batch.image).mean()
         kl = gaussian_kl(mean, log_var).mean()
+        cost = free_bits(gaussian_kl_by_dimension(mean, log_var), self.free_bits) if self.free_bits else kl
         beta = self.beta * min(1.0, progress / self.warmup) if self.warmup else self.beta
-        return {"loss": error + beta * kl, "reconstruction": error, "kl": kl}
+        return {"loss": error + beta * cost, "reconstruction": error, "kl": kl}
 
     @torch.no_grad()
     def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         self.refuse(label=label, task=task)
-        return self.decode(torch.randn(n, self.latent_size, device=self.device), label=label, task=task)
+        image = self.decode(torch.randn(n, self.latent_size, device=self.device), label=label, task=task)
+        return self.reconstruction.draw(image) if self.pixels == "draw" else image
+
+    @torch.no_grad()
+    def posterior(self, batch: Batch) -> Posterior:
+        parameters = self.encoder(batch.image, self._one_hot(label=batch.label, task=batch.task))
+        return Posterior(*parameters.chunk(2, dim=1))
+
+    @torch.no_grad()
+    def log_likelihood(self, batch: Batch, draws: int) -> Tensor:
+        """log p(image), or log p(image | condition), by importance sampling from the posterior.
+
+        It is a lower bound in expectation, which `draws` makes tight.
+
+        Raises:
+            InputError: the reconstruction error is no likelihood, or not one of these images.
+        """
+        if not isinstance(self.reconstruction, PixelLikelihood):
+            raise InputError(
+                f"model.reconstruction={_name(self.reconstruction)}: without a likelihood of pixels there is "
+                f"none of images; {_WAY_OUT}"
+            )
+        self.reconstruction.refuse(batch.image)
+        condition = self._one_hot(label=batch.label, task=batch.task)
+        mean, log_var = self.posterior(batch)
+        at_once = max(1, _DECODED_AT_ONCE // len(mean))
+        sums = []
+        for first in range(0, draws, at_once):
+            codes = _draw(mean, log_var, min(at_once, draws - first))
+            errors = self._errors(codes, batch.image, condition)
+            sums.append((gaussian_log_ratio(codes, mean, log_var) - errors).logsumexp(0))
+        return torch.stack(sums).logsumexp(0) - math.log(draws)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
-        return self.encoder(batch.image, self._one_hot(label=batch.label, task=batch.task)).chunk(2, dim=1)[0]
+        return self.posterior(batch).mean
 
     @torch.no_grad()
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -82,6 +148,13 @@ class VAE(LitGenerator):
     def reconstruct(self, batch: Batch) -> Tensor:
         return self.decode(self.encode(batch), label=batch.label, task=batch.task)
 
+    def _errors(self, codes: Tensor, image: Tensor, condition: Tensor | None) -> Tensor:
+        """Reconstruction errors of several codes per image: [N, B, Z] and [B, C, S, S] -> [N, B]."""
+        count = len(codes)
+        condition = None if condition is None else condition.repeat(count, 1)
+        decoded = self.decoder(codes.flatten(0, 1), condition)
+        return self.reconstruction(decoded, image.repeat(count, 1, 1, 1)).view(count, -1)
+
     def _one_hot(self, **conditions: Tensor | None) -> Tensor | None:
         """float32 [B, K] of the condition that this model takes; an unlabelled image (-1) gives zeros."""
         if self.condition == "none":
@@ -89,3 +162,17 @@ class VAE(LitGenerator):
         value = conditions[self.condition].to(self.device)
         known = F.one_hot(value.clamp(min=0), self.condition_size).float()
         return known * (value >= 0).unsqueeze(1)
+
+
+_WAY_OUT = "use a module of lit_gen.losses.likelihood, as vae_bernoulli, vae_gaussian and vae_logistic do"
+
+
+def _draw(mean: Tensor, log_var: Tensor, count: int) -> Tensor:
+    """`count` codes for each image: [B, Z] twice -> [count, B, Z]."""
+    noise = torch.randn(count, *mean.shape, device=mean.device, dtype=mean.dtype)
+    return mean + (0.5 * log_var).exp() * noise
+
+
+def _name(function: Callable[..., Any]) -> str:
+    bare = getattr(function, "func", function)  # of a partial
+    return getattr(bare, "__name__", type(bare).__name__)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LOWER_IS_BETTER = frozenset({"fid", "kid"})
-"""Metrics that are distances; of all others more is better."""
+LOWER_IS_BETTER = frozenset({"fid", "kid", "nll", "bits_per_dim"})
+"""Metrics that are distances or costs; of all others more is better."""
 
 
 def is_lower_better(metric: str) -> bool:

@@ -229,3 +229,32 @@ def test_overfit_batches_repeats_the_same_batches():
     trainer(max_epochs=2, overfit_batches=2).fit(model, datamodule=data)
     shown = [batch.index.tolist() for batch in model.trained]
     assert len(shown) == 4 and shown[:2] == shown[2:]
+
+
+def test_classes_left_out_are_tested_and_never_trained_on_nor_validated_with():
+    whole, partial = stream(num_tasks=1, seed=3), stream(num_tasks=1, seed=3, without_classes=[1, 3])
+    assert partial.tasks[0].label_counts == tuple(
+        0 if kind in (1, 3) else count for kind, count in enumerate(whole.tasks[0].label_counts)
+    )
+    for split in ("train", "val"):
+        rows = whole.dataset(split, [0]).rows
+        label = whole.dataset(split, [0]).label[rows]
+        assert partial.dataset(split, [0]).rows.equal(rows[(label == 0) | (label == 2)])
+    assert partial.dataset("test", [0]).rows.equal(whole.dataset("test", [0]).rows)
+    assert set(joined(partial.train_dataloader()).label.tolist()) == {0, 2}
+    assert set(joined(partial.val_dataloader()).label.tolist()) == {0, 2}
+    assert set(joined(partial.test_dataloader()).label.tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("validation", ["fraction", "train"])
+def test_classes_are_left_out_by_their_label_even_where_it_is_hidden(validation):
+    data = stream(num_tasks=1, validation=validation, labelled_share=0.0, without_classes=[2])
+    original = data.read("train").label
+    assert 2 not in original[data.dataset("train", [0]).rows]
+    assert 2 in original[data.dataset("test", [0]).rows]
+
+
+@pytest.mark.parametrize(("left_out", "said"), [([4], "classes from 0 to 3"), ([0, 1], "task.s. 0")])
+def test_impossible_classes_to_leave_out_are_refused(left_out, said):
+    with pytest.raises(InputError, match=said):
+        stream(num_tasks=2, without_classes=left_out)

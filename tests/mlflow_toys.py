@@ -1,0 +1,7 @@
+"""A look into an MLflow database."""
+
+
+def client(uri):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
