@@ -10,13 +10,17 @@ from pathlib import Path
 _OURS = ("lit_gen", "callbacks", "datamodules")
 
 
-def log_to(file: Path | None) -> None:
-    """Sends what our modules say to the terminal and to the file; None (other processes) lets errors
-    through only.
+def log_to(file: Path | None, level: int | None = None) -> None:
+    """Sends what our modules say to the terminal and to the file.
 
     Lightning's and MLflow's hints that do not concern a user of this program are left out.
+
+    Args:
+        level: what is less important is left out; None: everything where there is a file, and only errors
+            where there is none, as in other processes than the first.
     """
-    quiet = file is None
+    quiet = file is None and level is None
+    level = level if level is not None else logging.ERROR if quiet else logging.INFO
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setFormatter(logging.Formatter("%(message)s"))
     if file is not None:
@@ -27,7 +31,7 @@ def log_to(file: Path | None) -> None:
         for old in logger.handlers:
             old.close()
         logger.handlers = list(handlers)
-        logger.setLevel(logging.ERROR if quiet else logging.INFO)
+        logger.setLevel(level)
         logger.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,237 @@
+"""lit-gen compare: one table over several models, trained the same way, or over runs that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lit_gen.analysis.overview import (
+    RunNumbers,
+    bars,
+    csv_of_rows,
+    csv_of_runs,
+    markdown,
+    measure,
+    read_scores,
+    read_summary,
+    rows_of,
+)
+from lit_gen.analysis.probe import Probe
+from lit_gen.cli import choices, did_you_mean
+from lit_gen.cli.compose import compose
+from lit_gen.cli.log import log_to
+from lit_gen.cli.series import Series
+from lit_gen.cli.subject import open_run
+from lit_gen.cli.tables import as_json, made_folder, write_picture, write_text
+from lit_gen.cli.words import as_count, split_words
+from lit_gen.core.checkpoint import read_newest
+from lit_gen.core.types import InputError
+
+HELP = """lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
+lit-gen compare runs=RUN,... out=FOLDER [KEY=VALUE ...]
+
+One table over several models: quality of samples, reconstruction, probes of codes, speed, size.
+
+  experiments  each is trained with each seed, one run after the other, in out/<experiment>/seed-<k>: a run
+               that is finished is not repeated, one that was stopped goes on, one that fails is named at the
+               end
+  seeds        numbers with commas; the table has means and standard deviations over them
+  epochs       of every run, in place of each experiment's own
+  minutes      of training, without validation and scoring: every experiment gets as many epochs as fit, by a
+               trial of it. A model that says itself how long its phases last keeps to that
+  KEY          changes every run: data.root=..., data.batch_size=128, logger=csv, ...
+  runs         run folders, in place of experiments; runs that differ in their seed only are one row
+  out          overview.md, .csv and .png, and runs.csv with every run's own numbers
+
+Examples
+  lit-gen compare experiments=ae_digits,vae_digits seeds=0,1,2 out=overview
+  lit-gen compare experiments=ae_mnist,vae_mnist seeds=0,1 minutes=3 out=overview data.root=~/data
+  lit-gen compare runs=runs/a,runs/b,runs/c out=overview
+"""
+
+_OWN = ("experiments", "runs", "seeds", "out", "epochs", "minutes")
+_PER_RUN = ("experiment", "seed", "output_dir", "resume", "name")
+_PROBE = Probe()
+_FORMAT = 1  # raised when `measure` measures something else
+
+
+class Finished(NamedTuple):
+    """A run that is part of the table."""
+
+    model: str  # its row
+    folder: Path
+
+
+def run(words: list[str]) -> int:
+    log_to(None, logging.WARNING)
+    own, others = split_words(words, _OWN)
+    if not own.get("out"):
+        raise InputError("out= is missing: the folder that gets the table; see lit-gen compare --help")
+    if ("runs" in own) == ("experiments" in own):
+        raise InputError("give either experiments= or runs=; see lit-gen compare --help")
+    out = Path(own["out"])
+    if "runs" in own:
+        for key in ("seeds", "epochs", "minutes"):
+            if key in own:
+                raise InputError(f"{key}={own[key]}: the runs of runs= are trained already; leave it out")
+        finished = _labelled([Path(path) for path in _parts("runs", own["runs"])])
+        numbers = [_numbers(each, others) for each in finished]
+        print(_write(numbers, made_folder("out", out)))
+        return 0
+    numbers, failures = _trained(_series(own, out, others))
+    if numbers:
+        print(_write(numbers, out))
+    for failure in failures:
+        print(f"failed: {failure}")
+    return 1 if failures else 0
+
+
+def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
+    """Numbers of the runs that reached their end, and what to say about the others."""
+    numbers, failures = [], []
+    for each in series.runs:
+        failure = series.train(each)
+        if failure is None:
+            try:
+                numbers.append(_numbers(Finished(each.experiment, each.folder), ()))
+            except InputError as mistake:
+                failure = f"{each.experiment} seed {each.seed}: {mistake}"
+        if failure is not None:
+            failures.append(failure)
+    return numbers, failures
+
+
+def _series(own: Mapping[str, str], out: Path, overrides: Sequence[str]) -> Series:
+    """The runs to be made; every experiment composes with the overrides.
+
+    Raises:
+        InputError: before anything is trained.
+    """
+    names, there = _parts("experiments", own["experiments"]), choices("experiment")
+    for name in names:
+        if name not in there:
+            raise InputError(
+                f"experiments={name}: there is no such experiment; lit-gen --list experiment names them."
+                f"{did_you_mean(name, there)}"
+            )
+    seeds = [as_count("seeds", text) for text in _parts("seeds", own.get("seeds", "0"))]
+    if "epochs" in own and "minutes" in own:
+        raise InputError("give either epochs= or minutes=: both say how long a run trains")
+    epochs = as_count("epochs", own["epochs"], 1) if "epochs" in own else None
+    minutes = _minutes(own["minutes"]) if "minutes" in own else None
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if key in _PER_RUN:
+            raise InputError(f"{word}: every run has its own; use experiments=, seeds= and out=")
+        if key == "trainer.max_epochs" and (epochs or minutes):
+            raise InputError(f"{word}: epochs= and minutes= set it; give one of them")
+    for name in names:
+        compose("train", [f"experiment={name}", f"seed={seeds[0]}", *overrides])
+    return Series(names, seeds, made_folder("out", out), overrides, epochs, minutes)
+
+
+def _labelled(folders: Sequence[Path]) -> list[Finished]:
+    """The runs with what they are called: experiment or model; other settings of it get a number.
+
+    Raises:
+        InputError: a folder holds no run.
+    """
+    known: dict[str, list[str]] = {}  # label -> settings but for the seed, in the order they came
+    finished = []
+    for folder in folders:
+        config = read_newest(folder).config
+        taken = config["choices"]
+        label = taken.get("experiment") or taken.get("paper") or taken["model"]
+        settings = json.dumps({k: v for k, v in config.items() if k not in _PER_RUN}, sort_keys=True)
+        ways = known.setdefault(label, [])
+        if settings not in ways:
+            ways.append(settings)
+        number = ways.index(settings) + 1
+        finished.append(Finished(label if number == 1 else f"{label} ({number})", folder))
+    return finished
+
+
+def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
+    """What the run wrote down, and what is measured on its model; that is kept in the run's folder.
+
+    Raises:
+        InputError: the run is not finished or cannot be read.
+    """
+    scores, judge = read_scores(run.folder)
+    values = scores | read_summary(run.folder)
+    stored = read_newest(run.folder)
+    values["epochs"] = stored.state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    stamp = stored.path.stat()
+    about = {
+        "format": _FORMAT,
+        "checkpoint": [stamp.st_size, stamp.st_mtime_ns],
+        "probe": dataclasses.asdict(_PROBE),
+        "overrides": list(overrides),
+    }
+    kept = run.folder / "analysis" / "overview.json"
+    measured = _kept(kept, about)
+    if measured is None:
+        measured = measure(open_run(str(run.folder), overrides).subject, _PROBE)
+        made_folder("runs", kept.parent)
+        write_text(kept, as_json({"about": about, "values": measured}))
+    seed = int(stored.config["seed"])
+    return RunNumbers(run.model, seed, values | measured, judge)
+
+
+def _kept(file: Path, about: dict[str, Any]) -> dict[str, float] | None:
+    """What was measured before in the same way; None if nothing was."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return known["values"] if known["about"] == about else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(numbers: Sequence[RunNumbers], out: Path) -> str:
+    """Writes the table's files and returns it as Markdown."""
+    rows = rows_of(numbers)
+    text = markdown(rows, _notes(numbers))
+    write_text(out / "overview.md", text)
+    write_text(out / "overview.csv", csv_of_rows(rows))
+    write_text(out / "runs.csv", csv_of_runs(numbers))
+    write_picture(out / "overview.png", bars(rows))
+    return f"{text}\n{out / 'overview.md'}, .csv, .png and {out / 'runs.csv'}"
+
+
+def _notes(numbers: Sequence[RunNumbers]) -> list[str]:
+    judges = list(dict.fromkeys(each.judge for each in numbers if each.judge))
+    scored = [f"Scores of samples: {'; '.join(judges)}."] if judges else []
+    if len(judges) > 1:
+        scored.append("They were not all taken with the same judge and counts, and cannot be compared then.")
+    return [
+        *scored,
+        "Mean +- standard deviation over seeds. Squared error per pixel: of test images, pixels from 0 to 1. "
+        f"Probes: accuracy on codes of test images, fitted on {_PROBE.n:,} codes of training images at most; "
+        f"k = {_PROBE.neighbours}. Training: seconds without validation and scoring.",
+    ]
+
+
+def _parts(key: str, text: str) -> list[str]:
+    """The values between commas, each once.
+
+    Raises:
+        InputError: there are none.
+    """
+    parts = [part.strip() for part in text.strip("[]").split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"{key}= is empty: give one value or several with commas")
+    return list(dict.fromkeys(parts))
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        raise InputError(f"minutes={text}: expected a number") from None
+    if not 0 < minutes < float("inf"):
+        raise InputError(f"minutes={text}: must be above 0")
+    return minutes

@@ -1,0 +1,223 @@
+"""Many runs of lit-gen train, one after the other, each in a process of its own; what is done stays done."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from lit_gen.cli.compose import compose
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, write_atomically
+from lit_gen.core.checkpoint import read_newest
+from lit_gen.core.types import InputError
+
+_SETTINGS = "compare.json"
+_TRIAL = "trial"
+_PATIENCE = 60.0  # seconds for a run that was told to stop to write its checkpoint
+# Processes are forked off one that has imported everything, which takes longer than many a run, and has done
+# nothing else: no run sees what another one left behind.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_IMPORTED = ["lit_gen.cli.train", __name__]
+
+
+class Combination(NamedTuple):
+    """One run of a series."""
+
+    experiment: str
+    seed: int
+    folder: Path
+
+
+class Series:
+    """Every experiment with every seed, in `out/<experiment>/seed-<k>`.
+
+    Args:
+        out: remembers with what settings it was begun, so that runs of other settings are not mixed in.
+        overrides: words for every run.
+        epochs: of every run; None leaves each experiment its own, or what `minutes` gives.
+        minutes: of training; an experiment gets as many epochs as fit by a trial of it.
+
+    Raises:
+        InputError: `out` holds a series with other settings.
+    """
+
+    def __init__(
+        self,
+        experiments: Sequence[str],
+        seeds: Sequence[int],
+        out: Path,
+        overrides: Sequence[str],
+        epochs: int | None = None,
+        minutes: float | None = None,
+    ) -> None:
+        self.out, self.overrides, self.minutes = out.absolute(), list(overrides), minutes
+        self.runs = [
+            Combination(name, seed, self.out / name / f"seed-{seed}")
+            for name in experiments
+            for seed in seeds
+        ]
+        self._settings = {"overrides": self.overrides, "epochs": epochs, "minutes": minutes}
+        self._epochs: dict[str, int] = self._remembered()
+
+    def train(self, run: Combination) -> str | None:
+        """Trains what is left of a run; what to say where it failed.
+
+        Its words go to out/logs/<experiment>-seed-<k>.txt.
+        """
+        folder, name = RunFolder(run.folder), f"{run.experiment} seed {run.seed}"
+        place = f"[{self.runs.index(run) + 1}/{len(self.runs)}] {name}"
+        if folder.is_finished:
+            print(f"{place}: was finished before", flush=True)
+            return None
+        began = time.monotonic()
+        if (folder.path / CONFIG).is_file():
+            words = [f"resume={folder.path}"]
+        else:
+            try:
+                epochs = self._epochs_of(run)
+            except InputError as mistake:
+                return f"{name}: {mistake}"
+            words = [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides]
+            words += [f"output_dir={folder.path}", *([f"trainer.max_epochs={epochs}"] if epochs else [])]
+        text = self.out / "logs" / f"{run.experiment}-seed-{run.seed}.txt"
+        print(f"{place}: training, see {text}", flush=True)
+        code = _train(words, text)
+        if code == 0 and folder.is_finished:
+            print(f"{place}: done in {time.monotonic() - began:.0f} s", flush=True)
+            return None
+        reason = f"exit code {code}, {_last_line(text)}" if code else "it stopped before its end"
+        print(f"{place}: failed ({reason})", flush=True)
+        return f"{name}: {reason}; see {text}"
+
+    def _epochs_of(self, run: Combination) -> int | None:
+        """The epochs of an experiment's runs; None: its own."""
+        if self.minutes is None:
+            return self._settings["epochs"]
+        if run.experiment not in self._epochs:
+            self._epochs[run.experiment] = self._by_trial(run)
+            self._remember()
+        return self._epochs[run.experiment]
+
+    def _by_trial(self, run: Combination) -> int:
+        """How many epochs of training fit into the minutes, from a run of a tenth of them, 20 s at most.
+
+        Raises:
+            InputError: the trial failed.
+        """
+        budget = self.minutes * 60
+        seconds = max(1, min(20, round(budget / 10)))
+        number = sum(1 for _ in (self.out / run.experiment).glob(f"{_TRIAL}*"))
+        folder = self.out / run.experiment / f"{_TRIAL}-{number}"
+        words = [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides, f"output_dir={folder}"]
+        words += [
+            "logger=none",
+            "trainer.max_epochs=1000000",
+            f"trainer.max_time=00:00:00:{seconds:02d}",
+            "trainer.limit_val_batches=0",
+        ]
+        text = self.out / "logs" / f"{run.experiment}-{_TRIAL}.txt"
+        print(f"{run.experiment}: a trial of {seconds} s", flush=True)
+        code = _train(words, text)
+        if code:
+            raise InputError(f"the trial failed with exit code {code}, {_last_line(text)}; see {text}")
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        done = read_newest(folder).state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        per_epoch = sum(phase["seconds"] for phase in summary["phases"]) / max(1, done)
+        stream = compose("train", words[: 2 + len(self.overrides)]).config["stream"]
+        stages = 1 if stream["joint"] else stream["num_tasks"]
+        epochs = max(1, math.floor(budget / (per_epoch * stages))) if per_epoch > 0 else 1
+        print(f"{run.experiment}: {per_epoch:.3g} s an epoch, so {epochs} epochs", flush=True)
+        return epochs
+
+    def _remembered(self) -> dict[str, int]:
+        file = self.out / _SETTINGS
+        if not file.is_file():
+            self._epochs = {}
+            self._remember()
+            return {}
+        try:
+            known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            before, epochs = known["settings"], dict(known["epochs"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{file}: cannot be read ({error}); choose another out=") from error
+        if before != self._settings:
+            raise InputError(
+                f"out={self.out}: was begun with {_in_words(before)}, now it is {_in_words(self._settings)}. "
+                "Runs of other settings do not belong into one table: choose another out=, or give the same."
+            )
+        return epochs
+
+    def _remember(self) -> None:
+        known = {"settings": self._settings, "epochs": self._epochs}
+        write_atomically(self.out / _SETTINGS, json.dumps(known, indent=1) + "\n")
+
+
+def _train(words: Sequence[str], text: Path) -> int:
+    """lit-gen train in a process of its own, with what it says in a file: its exit code."""
+    text.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context(_METHOD)
+    if _METHOD == "forkserver":
+        context.set_forkserver_preload(_IMPORTED)
+    process = context.Process(target=_run_alone, args=(["train", *words], str(text)))
+    with _told_to_stop():
+        process.start()
+        try:
+            process.join()
+        except BaseException:
+            # Told to stop it ends its files first, and goes on from there another time. Not by SIGINT, which
+            # is ignored by what a shell has started in the background.
+            process.terminate()
+            process.join(_PATIENCE)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            raise
+    return process.exitcode
+
+
+def _run_alone(words: Sequence[str], text: str) -> None:
+    """The whole command line in this process, which has nothing else to do."""
+    from lit_gen.__main__ import main
+
+    with open(text, "a", encoding="utf-8") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    # With several devices Lightning starts the program again for each of them, by what it finds here.
+    sys.argv = ["lit-gen", *words]
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("lit_gen.__main__")
+    sys.exit(main(list(words)))
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Inside, SIGTERM ends the program as Ctrl-C does, so that it does not leave a run behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_line(text: Path) -> str:
+    lines = [line.strip() for line in text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "nothing said"
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    given = [f"{key}={settings[key]}" for key in ("epochs", "minutes") if settings.get(key) is not None]
+    return " ".join([*given, *settings.get("overrides", [])]) or "no further words"
