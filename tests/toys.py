@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 
 import torch
@@ -10,9 +11,11 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
+from callbacks.checkpoints import RunCheckpoints
 from callbacks.task_switch import TaskSwitch
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import ClassSplit
+from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.schedules import Cosine
 from lit_gen.core.types import ImageSpec, Phase
@@ -91,6 +94,18 @@ def make_trainer(*callbacks, **settings) -> Trainer:
         "use_distributed_sampler": False,
     } | settings
     return Trainer(callbacks=[TaskSwitch(seed=0), *callbacks], **settings)
+
+
+class CopyingCheckpoints(RunCheckpoints):
+    """Keeps every checkpoint it writes, readable without a run record."""
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
+
+    def save(self, trainer, task=None):
+        super().save(trainer, task)
+        number = len(list(self.folder.glob("copy-*.ckpt")))
+        shutil.copy(self.folder / "last.ckpt", self.folder / f"copy-{number:02d}.ckpt")
 
 
 class RanksAgree(Callback):

@@ -11,23 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from multiband_toys import make_multiband
-from toys import make_data, make_trainer
+from toys import CopyingCheckpoints, make_data, make_trainer
 
-from callbacks.checkpoints import RunCheckpoints
 from callbacks.task_switch import TaskSwitch, fit_stages
-from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
-
-
-class CopyingCheckpoints(RunCheckpoints):
-    """Keeps every checkpoint it writes, readable without a run record."""
-
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
-
-    def save(self, trainer, task=None):
-        super().save(trainer, task)
-        number = len(list(self.folder.glob("copy-*.ckpt")))
-        shutil.copy(self.folder / "last.ckpt", self.folder / f"copy-{number:02d}.ckpt")
 
 
 def run(folder, ckpt_path=None):

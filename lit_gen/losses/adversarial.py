@@ -1,0 +1,117 @@
+"""What a critic and a generator pay: one value per image, from the critic's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class AdversarialLoss(Protocol):
+    """A game between a critic and a generator.
+
+    Attributes:
+        boundary: score above which the critic takes an image for a real one; None where scores have no zero.
+    """
+
+    boundary: float | None
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Scores of as many real as generated images, [B] twice -> [B]."""
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """Scores of generated images, [B] -> [B]."""
+
+
+@dataclass(frozen=True)
+class NonSaturating:
+    """Cross-entropy in nats; the generator maximises log D(G(z)) instead of minimising log(1 - D(G(z))).
+
+    Source: Goodfellow et al. 2014, arXiv:1406.2661, section 3.
+    """
+
+    boundary: float | None = 0.0
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real) + F.softplus(fake)
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return F.softplus(-fake)
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Half the squared distance of scores from 1 for real and 0 for generated images.
+
+    Source: Mao et al. 2017, arXiv:1611.04076, eq. 9.
+    """
+
+    boundary: float | None = 0.5
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return 0.5 * ((real - 1).square() + fake.square())
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return 0.5 * (fake - 1).square()
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """Scores beyond 1 on the right side cost the critic nothing.
+
+    Source: Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16 and 17.
+    """
+
+    boundary: float | None = 0.0
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.relu(1 - real) + F.relu(1 + fake)
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return -fake
+
+
+@dataclass(frozen=True)
+class Wasserstein:
+    """Difference of scores; a critic that is 1-Lipschitz estimates the Wasserstein-1 distance by it.
+
+    Source: Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1.
+    """
+
+    boundary: float | None = None
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return fake - real
+
+    def generator(self, fake: Tensor) -> Tensor:
+        return -fake
+
+
+def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """(||gradient of the score|| - 1)^2 at a random point between a real and a generated image: [B].
+
+    Computed in 32 bits also under mixed precision, where the square of a gradient's norm overflows.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028, eq. 3.
+
+    Args:
+        score: images -> one score each.
+        real: [B, C, S, S].
+        fake: as many, without gradient.
+    """
+    with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
+        part = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+        between = torch.lerp(real.detach(), fake.detach().to(real.dtype), part).requires_grad_(True)
+        (gradient,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square()
+
+
+def accuracy(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares of real and of generated images on the right side of the loss's boundary, or of the middle
+    between both means where it has none: scores [B] twice -> two scalars."""
+    middle = (real.mean() + fake.mean()) / 2 if loss.boundary is None else loss.boundary
+    return (real > middle).float().mean(), (fake <= middle).float().mean()

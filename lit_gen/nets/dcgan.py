@@ -1,0 +1,148 @@
+"""Convolutional generators and critics for images of 28, 32 and 64 pixels.
+
+Sources: Radford et al. 2016, arXiv:1511.06434 (strided convolutions, batch norm, tanh); layer sizes and layer
+norm in the critic as in Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors' code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from lit_gen.core.types import InputError, NonNegative, Positive
+from lit_gen.nets.layers import with_condition
+
+Plan = TypeVar("Plan")
+
+
+class _Layer(NamedTuple):
+    """A (transposed) convolution; `width` in multiples of the net's, 0 for the channels of images."""
+
+    width: int
+    kernel: int
+    stride: int
+    padding: int = 0
+    extra: int = 0  # output padding
+
+
+class _Plan(NamedTuple):
+    start: tuple[int, int]  # width in multiples, side
+    layers: tuple[_Layer, ...]
+
+
+_GENERATORS = {
+    28: _Plan((4, 4), (_Layer(4, 4, 2), _Layer(2, 4, 2), _Layer(1, 4, 1), _Layer(0, 4, 1))),
+    32: _Plan((2, 2), (*(_Layer(width, 4, 2, 1) for width in (8, 4, 2, 1)), _Layer(0, 5, 1, 2))),
+    64: _Plan((8, 8), (*(_Layer(width, 5, 2, 2, 1) for width in (4, 2, 1)), _Layer(0, 5, 1, 2))),
+}
+_CRITICS = {
+    28: tuple(_Layer(1, 4, 2, 1) for _ in range(3)),
+    32: (*(_Layer(width, 4, 2, 1) for width in (1, 2, 4, 8)), _Layer(8, 3, 1, 1)),
+    64: tuple(_Layer(width, 5, 2, 1) for width in (1, 2, 4, 4)),
+}
+
+
+class ConvGenerator(nn.Module):
+    """Noise [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1].
+
+    Args:
+        size: 28, 32 or 64.
+        width: channels before the image; published are 32, 128 and 50 for the three sizes.
+        condition_size: K; 0 takes no condition.
+    """
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        in_size: Positive,
+        width: Positive = 32,
+        condition_size: NonNegative = 0,
+    ) -> None:
+        super().__init__()
+        (multiple, side), plan = _plan(_GENERATORS, size, "ConvGenerator")
+        now = multiple * width
+        self.condition_size = condition_size
+        self.start = (now, side, side)
+        self.stem = nn.Linear(in_size + condition_size, now * side * side)
+        layers: list[nn.Module] = [nn.BatchNorm2d(now), nn.ReLU()]
+        for layer in plan:
+            wide = layer.width * width or channels
+            layers.append(
+                nn.ConvTranspose2d(now, wide, layer.kernel, layer.stride, layer.padding, layer.extra)
+            )
+            if layer.width:
+                layers += [nn.BatchNorm2d(wide), nn.ReLU()]
+            now = wide
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+        features = self.stem(with_condition(noise, condition, self.condition_size))
+        return torch.tanh(self.layers(features.unflatten(1, self.start)))
+
+
+class ConvCritic(nn.Module):
+    """Image [B, C, S, S] and condition [B, K] -> score [B, 1].
+
+    A condition becomes a map of weights of its own, one more channel of the image.
+
+    Args:
+        size: 28, 32 or 64.
+        width: channels after the first layer; published are 32, 128 and 50 for the three sizes.
+        norm: "layer" treats every image alone, as a gradient penalty needs it; "batch" leaves the first layer
+            out, as DCGAN does.
+        spectral: every layer's largest singular value is 1. Source: Miyato et al. 2018, arXiv:1802.05957.
+        condition_size: K; 0 takes no condition.
+    """
+
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        width: Positive = 32,
+        norm: Literal["none", "batch", "layer"] = "layer",
+        spectral: bool = False,
+        condition_size: NonNegative = 0,
+    ) -> None:
+        super().__init__()
+        bounded = spectral_norm if spectral else _as_it_is
+        self.condition_size = condition_size
+        self.label_map = nn.Linear(condition_size, size * size, bias=False) if condition_size else None
+        now, side = channels + (condition_size > 0), size
+        layers: list[nn.Module] = []
+        for number, layer in enumerate(_plan(_CRITICS, size, "ConvCritic")):
+            wide = layer.width * width
+            side = (side + 2 * layer.padding - layer.kernel) // layer.stride + 1
+            has_norm = norm == "layer" or (norm == "batch" and number > 0)
+            conv = nn.Conv2d(now, wide, layer.kernel, layer.stride, layer.padding, bias=not has_norm)
+            layers.append(bounded(conv))
+            if has_norm:
+                layers.append(nn.LayerNorm([wide, side, side]) if norm == "layer" else nn.BatchNorm2d(wide))
+            layers.append(nn.LeakyReLU(0.2))
+            now = wide
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.head = bounded(nn.Linear(now * side * side, 1))
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        if (condition is None) != (self.label_map is None):
+            with_condition(image.flatten(1), condition, self.condition_size)  # says what is wrong
+        if condition is not None:
+            label_map = self.label_map(condition).view(-1, 1, *image.shape[2:])
+            image = torch.cat([image, label_map], 1)
+        return self.head(self.layers(image))
+
+
+def _as_it_is(layer: nn.Module) -> nn.Module:
+    return layer
+
+
+def _plan(plans: dict[int, Plan], size: int, name: str) -> Plan:
+    if size not in plans:
+        raise InputError(
+            f"{name}: size={size}; there are layers for images of {', '.join(map(str, plans))} pixels. Set "
+            "data.spec.size to one of them, or use dense nets (model=gan_dense)"
+        )
+    return plans[size]
