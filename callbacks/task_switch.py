@@ -184,7 +184,8 @@ class _Walk:
     def check(self) -> None:
         """Refuses settings of the Trainer that cannot mean the same over this model's phases."""
         trainer, strategy = self.trainer, self.trainer.strategy
-        if self.module.needs_every_task and len(self.datamodule.stages) < len(self.datamodule.tasks):
+        is_union = any(stage not in self.datamodule.tasks for stage in self.datamodule.stages)
+        if self.module.needs_every_task and is_union:
             raise InputError(
                 f"stream.joint=true: {type(self.module).__name__} learns task after task. Leave joint=false, "
                 "or train a model of one task, such as model=multiband_local, on all tasks at once."

@@ -74,6 +74,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), conf: Path = CONF) 
         if word.key in known
     ]
     source, taken = _ask_hydra(conf, config_name, chosen)
+    _drop_settings_of_nothing(source)
     lay_over(source, [word for word in words if word.key not in known])
     return _finished(source, taken)
 
@@ -212,6 +213,13 @@ def _ask_hydra(
     source = OmegaConf.to_container(config, resolve=False)
     del source["hydra"]
     return source, taken
+
+
+def _drop_settings_of_nothing(source: dict[str, Any]) -> None:
+    """An experiment may set up callbacks that another choice of callbacks= leaves out."""
+    nodes = source.get("callbacks") or {}
+    for name in [name for name, node in nodes.items() if isinstance(node, dict) and "_target_" not in node]:
+        del nodes[name]
 
 
 def _finished(source: dict[str, Any], taken: dict[str, str]) -> Composed:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import Batch, Fraction, InputError, NonNegative, Positive, Posterior, Terms
+from lit_gen.core.conditional import ConditionalGenerator
+from lit_gen.core.types import Batch, Fraction, InputError, Positive, Posterior, Terms
 from lit_gen.losses.divergence import (
     free_bits,
     gaussian_kl,
@@ -26,16 +25,16 @@ from lit_gen.losses.reconstruction import squared_error
 _DECODED_AT_ONCE = 2000  # images, where a likelihood is estimated from many codes of each
 
 
-class VAE(LitGenerator):
+class VAE(ConditionalGenerator):
     """Gaussian prior and posterior; the decoder's output is the mean image.
+
+    With a condition both networks are told it (Sohn et al. 2015, "Learning structured output representation
+    using deep conditional generative models").
 
     Args:
         encoder: image [B, C, S, S] and condition [B, K] or None -> [B, 2 * latent_size], mean and
             log-variance.
         decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1].
-        condition: what both networks are told, as a one-hot vector (Sohn et al. 2015, "Learning structured
-            output representation using deep conditional generative models").
-        condition_size: K: number of tasks, number of classes, or 0.
         reconstruction: (image, target) -> one value per image. With a `PixelLikelihood` it is a likelihood
             with all its constants, and the model can say how likely images are.
         beta: weight of the KL term. Source of beta != 1: Higgins et al. 2017, "beta-VAE".
@@ -52,8 +51,6 @@ class VAE(LitGenerator):
         encoder: nn.Module,
         decoder: nn.Module,
         latent_size: Positive,
-        condition: Literal["none", "task", "label"] = "none",
-        condition_size: NonNegative = 0,
         reconstruction: Callable[[Tensor, Tensor], Tensor] = squared_error,
         beta: Annotated[float, Ge(0)] = 1.0,
         warmup: Fraction = 0.0,
@@ -63,11 +60,6 @@ class VAE(LitGenerator):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        if (condition == "none") != (condition_size == 0):
-            raise ValueError(
-                f"VAE: condition={condition!r} with condition_size={condition_size}; a condition needs the "
-                "number of its values (condition=label needs data with labels), and condition=none needs 0"
-            )
         if importance_samples > 1 and (beta, warmup, free_bits) != (1, 0, 0):
             raise ValueError(
                 f"VAE: importance_samples={importance_samples} with beta={beta}, warmup={warmup}, "
@@ -78,14 +70,12 @@ class VAE(LitGenerator):
             raise ValueError(f"VAE: pixels='draw' with reconstruction={_name(reconstruction)}; {_WAY_OUT}")
         self.encoder, self.decoder = encoder, decoder
         self.latent_size = latent_size
-        self.condition, self.condition_size = condition, condition_size
-        self.conditions = frozenset() if condition == "none" else frozenset({condition})
         self.reconstruction = reconstruction
         self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
         self.importance_samples, self.pixels = importance_samples, pixels
 
     def step(self, batch: Batch, progress: float) -> Terms:
-        condition = self._one_hot(label=batch.label, task=batch.task)
+        condition = self.one_hot(label=batch.label, task=batch.task)
         mean, log_var = self.encoder(batch.image, condition).chunk(2, dim=1)
         if self.importance_samples > 1:
             codes = _draw(mean, log_var, self.importance_samples)
@@ -108,7 +98,7 @@ class VAE(LitGenerator):
 
     @torch.no_grad()
     def posterior(self, batch: Batch) -> Posterior:
-        parameters = self.encoder(batch.image, self._one_hot(label=batch.label, task=batch.task))
+        parameters = self.encoder(batch.image, self.one_hot(label=batch.label, task=batch.task))
         return Posterior(*parameters.chunk(2, dim=1))
 
     @torch.no_grad()
@@ -126,7 +116,7 @@ class VAE(LitGenerator):
                 f"none of images; {_WAY_OUT}"
             )
         self.reconstruction.refuse(batch.image)
-        condition = self._one_hot(label=batch.label, task=batch.task)
+        condition = self.one_hot(label=batch.label, task=batch.task)
         mean, log_var = self.posterior(batch)
         at_once = max(1, _DECODED_AT_ONCE // len(mean))
         sums = []
@@ -142,7 +132,7 @@ class VAE(LitGenerator):
 
     @torch.no_grad()
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        return self.decoder(codes, self._one_hot(label=label, task=task))
+        return self.decoder(codes, self.one_hot(label=label, task=task))
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
@@ -154,14 +144,6 @@ class VAE(LitGenerator):
         condition = None if condition is None else condition.repeat(count, 1)
         decoded = self.decoder(codes.flatten(0, 1), condition)
         return self.reconstruction(decoded, image.repeat(count, 1, 1, 1)).view(count, -1)
-
-    def _one_hot(self, **conditions: Tensor | None) -> Tensor | None:
-        """float32 [B, K] of the condition that this model takes; an unlabelled image (-1) gives zeros."""
-        if self.condition == "none":
-            return None
-        value = conditions[self.condition].to(self.device)
-        known = F.one_hot(value.clamp(min=0), self.condition_size).float()
-        return known * (value >= 0).unsqueeze(1)
 
 
 _WAY_OUT = "use a module of lit_gen.losses.likelihood, as vae_bernoulli, vae_gaussian and vae_logistic do"

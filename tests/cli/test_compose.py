@@ -255,3 +255,10 @@ def test_a_loss_reaches_the_model_as_the_function_itself():
     from lit_gen.losses.reconstruction import squared_error
 
     assert compose("train", ["model=vae", "data=synthetic"]).build("model").reconstruction is squared_error
+
+
+def test_settings_of_a_callback_that_was_not_chosen_are_left_out():
+    config = compose("train", ["experiment=quickstart", "callbacks=progress"]).config
+    assert list(config["callbacks"]) == ["progress"]
+    with pytest.raises(InputError, match=r"callbacks\.quality"):
+        compose("train", ["experiment=quickstart", "callbacks=progress", "callbacks.quality.num_samples=5"])

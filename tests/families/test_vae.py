@@ -100,7 +100,7 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
 def test_a_condition_is_told_to_both_nets_and_unlabelled_images_get_none():
     vae = make("label", 3)
     assert vae.conditions == {"label"}
-    one_hot = vae._one_hot(label=torch.tensor([2, -1]), task=torch.tensor([0, 1]))
+    one_hot = vae.one_hot(label=torch.tensor([2, -1]), task=torch.tensor([0, 1]))
     assert one_hot.tolist() == [[0, 0, 1], [0, 0, 0]]
     vae = make("task", 2)
     torch.manual_seed(0)
