@@ -49,27 +49,32 @@ class PaperFigures(Callback):
         if not self.published or data.current_task < len(data.tasks) - 1 or trainer.fast_dev_run:
             return
         scores = [s for c in trainer.callbacks if isinstance(c, ReportsScores) for s in c.scores]
-        table = self.table(scores)
+        table = self.table(scores, single_task=len(data.tasks) == 1)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "paper.txt").write_text(table + "\n", encoding="utf-8")
         log.info("%s", table)
 
-    def table(self, scores: list[Score]) -> str:
-        """One line per published figure."""
+    def table(self, scores: list[Score], single_task: bool = False) -> str:
+        """One line per published figure.
+
+        Args:
+            single_task: the scores of all tasks together are those of the only one.
+        """
         lines = [f"{'mean over tasks':<16}{'published':>11}{'ours':>9}  measured with"]
         for name, value in self.published.items():
             factor = 100 if name in _SHARES else 1
-            found = _means(scores, name) or {"-": math.nan}
+            found = _means(scores, name, single_task) or {"-": math.nan}
             for extractor, ours in found.items():
                 own = "-" if math.isnan(ours) else f"{factor * ours:.1f}"
                 lines.append(f"{name:<16}{value:>11g}{own:>9}  {extractor}")
         return "\n".join([*lines, f"published: {self.source}"])
 
 
-def _means(scores: list[Score], metric: str) -> dict[str, float]:
+def _means(scores: list[Score], metric: str, single_task: bool) -> dict[str, float]:
     """Means over single tasks by extractor."""
     values: dict[str, list[float]] = {}
     for score in scores:
-        if score.metric == metric and score.on_task is not None and score.split == "test":
+        counts = score.on_task is not None or single_task
+        if score.metric == metric and counts and score.split == "test":
             values.setdefault(score.extractor, []).append(score.value)
     return {extractor: sum(some) / len(some) for extractor, some in values.items()}

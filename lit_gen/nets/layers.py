@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths with LeakyReLU between them, none after the last."""
+def mlp(sizes: Sequence[int], slope: float = 0.01) -> nn.Sequential:
+    """Linear layers of these widths with LeakyReLU between them, none after the last.
+
+    Args:
+        slope: of LeakyReLU below 0; with 0 it is ReLU.
+    """
     layers: list[nn.Module] = []
     for narrow, wide in pairwise(sizes):
-        layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
+        layers += [nn.Linear(narrow, wide), nn.LeakyReLU(slope)]
     return nn.Sequential(*layers[:-1])
 
 

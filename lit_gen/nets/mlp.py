@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_gen.core.types import NonNegative, Positive
+from lit_gen.core.types import Fraction, NonNegative, Positive
 from lit_gen.nets.layers import mlp, with_condition
 
 
@@ -18,6 +18,7 @@ class DenseEncoder(nn.Module):
     Args:
         hidden: widths of the layers between the pixels and the output.
         condition_size: K; 0 takes no condition.
+        slope: of LeakyReLU below 0; with 0 it is ReLU.
     """
 
     def __init__(
@@ -27,10 +28,11 @@ class DenseEncoder(nn.Module):
         out_size: Positive,
         hidden: Sequence[int] = (512, 256),
         condition_size: NonNegative = 0,
+        slope: Fraction = 0.01,
     ) -> None:
         super().__init__()
         self.condition_size = condition_size
-        self.net = mlp([channels * size * size + condition_size, *hidden, out_size])
+        self.net = mlp([channels * size * size + condition_size, *hidden, out_size], slope)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.net(with_condition(image.flatten(1), condition, self.condition_size))
@@ -46,11 +48,12 @@ class DenseDecoder(nn.Module):
         in_size: Positive,
         hidden: Sequence[int] = (256, 512),
         condition_size: NonNegative = 0,
+        slope: Fraction = 0.01,
     ) -> None:
         super().__init__()
         self.condition_size = condition_size
         self.shape = (channels, size, size)
-        self.net = mlp([in_size + condition_size, *hidden, math.prod(self.shape)])
+        self.net = mlp([in_size + condition_size, *hidden, math.prod(self.shape)], slope)
 
     def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
         pixels = self.net(with_condition(code, condition, self.condition_size))

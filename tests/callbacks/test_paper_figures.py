@@ -42,6 +42,11 @@ def test_figures_are_means_over_tasks_and_shares_are_percent():
     ]
 
 
+def test_with_a_single_task_the_figures_are_those_of_all_tasks_together():
+    table = PaperFigures("unused", {"fid": 24}).table([score(None, "fid", 99.0)], single_task=True)
+    assert table.splitlines()[1].split() == ["fid", "24", "99.0", "lenet"]
+
+
 def test_the_table_is_written_after_the_last_task_only(tmp_path):
     data, trainer = make_data(num_tasks=2), make_trainer(Reports(), PaperFigures(tmp_path, PUBLISHED))
     for task, is_last in ((0, False), (1, True)):
