@@ -1,7 +1,7 @@
 """How many of 25 Gaussians on a grid a GAN finds, and how many of its samples lie on one.
 
 A point (x, y) is an image of two channels and one pixel. The Gaussians are 0.4 apart with a standard
-deviation of 0.02; a sample is of high quality within three of them, and a Gaussian is found when at least
+deviation of 0.05; a sample is of high quality within three of them, and a Gaussian is found when at least
 0.4 % of the samples (a tenth of its share) are on it. No Trainer takes part: the family's losses are called
 as they are.
 Usage:
@@ -24,10 +24,10 @@ from lit_gen.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasse
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 MEANS = torch.cartesian_prod(*[torch.linspace(-0.8, 0.8, 5)] * 2)
-STD, BATCH, NOISE = 0.02, 256, 8
+STD, BATCH, NOISE = 0.05, 128, 2
 ONLY_TASK = Task(0, "all", (), 0, 1)
 
-Adam = functools.partial(torch.optim.Adam, lr=5e-4, betas=(0.5, 0.9), fused=True)
+Adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9), fused=True)
 KINDS = {
     "non-saturating": {"loss": NonSaturating()},
     "least squares": {"loss": LeastSquares()},
@@ -38,7 +38,7 @@ KINDS = {
         "clip": 0.05,
         "optimizer": functools.partial(torch.optim.RMSprop, lr=2e-4),
     },
-    "wgan_gp": {"loss": Wasserstein(), "critic_steps": 5, "penalty_weight": 1.0},
+    "wgan_gp": {"loss": Wasserstein(), "critic_steps": 3, "penalty_weight": 0.1},
 }
 
 

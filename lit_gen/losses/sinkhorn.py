@@ -135,8 +135,9 @@ def _by_exponentials(cost: Tensor, x: Tensor, y: Tensor, temperatures: list[floa
         torch.sum(weights, -2, out=sums[:, n:])
         torch.minimum(least, sums, out=least)
         potentials.add_(sums.log().sub_(log_counts), alpha=-share * temperature)
-    # What was raised to the floor must not count. NaN is refused, too.
-    if not least.min() * torch.finfo(cost.dtype).eps > math.exp(floor) * max(n, m):
+    # What was raised to the floor must not count. A least sum of NaN is none that is large enough.
+    enough = least.min() * torch.finfo(cost.dtype).eps > math.exp(floor) * max(n, m)
+    if not (enough & potentials.isfinite().all()):
         return None
     return _Coupled(
         potentials[:, :n],
