@@ -211,6 +211,11 @@ class _Walk:
                 "trainer.strategy=ddp_spawn (or ddp_notebook): this run has several phases, and spawned "
                 "processes bring nothing back but weights. Use trainer=ddp."
             )
+        if getattr(strategy, "_layer_sync", None) and strategy.root_device.type != "cuda":
+            raise InputError(
+                f"trainer.sync_batchnorm=true: torch has it for CUDA devices only, and this run is on "
+                f"{strategy.root_device.type}. Set it to false, or use trainer.accelerator=gpu."
+            )
         takes_turns = any(len(p.turns) > 1 for p in phases)
         if takes_turns and isinstance(strategy, DDPStrategy) and not _finds_unused(strategy):
             raise InputError(

@@ -1,6 +1,7 @@
 """lit-gen <verb> [key=value ...]; `python -m lit_gen` is the same. See lit_gen/cli for the verbs.
 
-Exit codes: 0 it went well, 1 a failure (with its traceback), 2 something that the user gave cannot be used.
+Exit codes: 0 it went well, 1 a failure (with its traceback; without one when a model diverged), 2 something
+that the user gave cannot be used.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _run(words: list[str]) -> int:
             "also in config.yaml of the run's folder."
         )
     # From here on torch is needed.
-    from lit_gen.core.types import InputError
+    from lit_gen.core.types import Diverged, InputError
 
     try:
         if options:
@@ -76,6 +77,9 @@ def _run(words: list[str]) -> int:
         return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))
+    except Diverged as end:
+        sys.stderr.write(f"lit-gen: {end}\n")
+        return 1
 
 
 def _say(answer: str) -> int:

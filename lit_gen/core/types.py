@@ -28,6 +28,13 @@ class InputError(ValueError):
     """
 
 
+class Diverged(RuntimeError):
+    """Training cannot go on: a loss or a weight is no number any more, or beyond what is allowed.
+
+    The message says where, which checkpoint is still good, and what to try.
+    """
+
+
 class ImageSpec(NamedTuple):
     """What the images of a data set look like; they are square."""
 

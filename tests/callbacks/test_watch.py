@@ -1,0 +1,156 @@
+"""Gradient norms in closed form, a stop before a bad checkpoint, warnings of mode collapse."""
+
+import functools
+import logging
+import math
+
+import pytest
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from toys import SPEC, ToyGenerator, make_data, make_trainer
+
+from callbacks.checkpoints import RunCheckpoints
+from callbacks.mode_collapse import ModeCollapse
+from callbacks.scores import Score
+from callbacks.stability import Stability
+from callbacks.task_switch import check_stages, fit_stages
+from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
+from lit_gen.core.module import LitGenerator
+from lit_gen.core.types import Diverged, InputError, Phase, Turn
+
+
+class Duel(LitGenerator):
+    """Two linear losses with gradients (3, 4) and (-12, 5); one of them is no number from a batch on."""
+
+    def __init__(self, bad_from=math.inf, value=math.nan, poison_weight=False):
+        super().__init__(spec=SPEC, optimizer=functools.partial(torch.optim.SGD, lr=0.0))
+        self.critic, self.generator = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+        self.bad_from, self.value, self.poison_weight, self.seen = bad_from, value, poison_weight, 0
+
+    def phases(self, task):
+        critic = Turn("critic", self.critic_loss, (self.critic,))
+        generator = Turn("generator", self.generator_loss, (self.generator,), every=3)
+        return (Phase("train", (critic, generator), 2),)
+
+    def critic_loss(self, batch, progress):
+        self.seen += 1
+        loss = self.critic(torch.tensor([3.0, 4.0])).sum()
+        return {"loss": loss * self.value if self.seen >= self.bad_from else loss}
+
+    def generator_loss(self, batch, progress):
+        if self.poison_weight:
+            self.generator.weight.data[0, 1] = math.inf
+        return {"loss": self.generator(torch.tensor([-12.0, 5.0])).sum().nan_to_num(posinf=0.0)}
+
+    def evaluate(self, batch):
+        return {}
+
+
+class PlainCheckpoints(RunCheckpoints):
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
+
+
+class Norms(CSVLogger):
+    """Keeps what is logged."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.seen = []
+
+    def log_metrics(self, metrics, step=None):
+        self.seen.append(metrics)
+
+
+def test_gradient_norms_of_both_turns_are_logged(tmp_path):
+    logger = Norms(tmp_path)
+    trainer = make_trainer(Stability(), logger=logger, log_every_n_steps=2)
+    fit_stages(trainer, Duel(), make_data(num_tasks=1))
+    found = {}
+    for metrics in logger.seen:
+        for name, value in metrics.items():
+            if "gradient_norm" in name:
+                found.setdefault(name, set()).add(round(value, 5))
+    assert found == {"train/gradient_norm/critic": {5.0}, "train/gradient_norm/generator": {13.0}}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1e12])
+def test_a_loss_that_leaves_the_numbers_stops_the_run_at_its_batch(tmp_path, value):
+    data = make_data(num_tasks=1)
+    batches = len(data.train_dataloader())
+    saver = PlainCheckpoints(tmp_path / "run" / "checkpoints", every_seconds=0)
+    model = Duel(bad_from=batches + 2, value=value)
+    # A log at the end of the epoch only.
+    trainer = make_trainer(Stability(), saver, log_every_n_steps=10_000)
+    with torch.no_grad():
+        model.critic.weight.fill_(1.0)
+    with pytest.raises(Diverged, match=rf"critic/loss is .*epoch 2, batch {batches + 2} of the run") as stop:
+        fit_stages(trainer, model, data)
+    assert str(tmp_path / "run" / "checkpoints" / "last.ckpt") in str(stop.value)
+    kept = torch.load(saver.folder / "last.ckpt", weights_only=True)
+    assert kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1  # of the good epoch
+
+
+def test_a_bad_weight_is_found_before_it_is_saved(tmp_path):
+    saver = PlainCheckpoints(tmp_path / "checkpoints", every_seconds=0)
+    with pytest.raises(Diverged, match=r"generator.weight is not finite.*No checkpoint had been written"):
+        fit_stages(make_trainer(Stability(), saver), Duel(poison_weight=True), make_data(num_tasks=1))
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+class Scorer(Callback):
+    """Says it scored this, one list after the other."""
+
+    def __init__(self, *passes):
+        self.passes, self.scores = list(passes), []
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        if self.passes:
+            values = self.passes.pop(0)
+            if values is not None:
+                self.scores = [Score(None, n, v, "x", "", "val", 9, 9, 0) for n, v in values.items()]
+
+
+def warnings_of(caplog, passes, watch=None):
+    model, data = ToyGenerator(), make_data(num_tasks=1)
+    model.phases = lambda task: (Phase.single("main", model.step, (model,), len(passes)),)
+    with caplog.at_level(logging.WARNING, "callbacks.mode_collapse"):
+        fit_stages(make_trainer(Scorer(*passes), watch or ModeCollapse()), model, data)
+    return [r.getMessage() for r in caplog.records if r.name == "callbacks.mode_collapse"]
+
+
+LOW = {"recall": 0.02, "precision": 0.8}
+FINE = {"recall": 0.5, "precision": 0.8}
+
+
+def test_low_recall_is_suspicious_at_two_scorings_running(caplog):
+    # No scoring in between does not count as one.
+    said = warnings_of(caplog, [LOW, FINE, LOW, None, LOW])
+    assert len(said) == 1
+    assert "after epoch 4: recall 0.02 with precision 0.80, at 2 scorings running" in said[0]
+
+
+def test_few_classes_are_named_at_once(caplog):
+    said = warnings_of(caplog, [{"classes_covered": 4, "class_coverage": 0.4}, {"class_coverage": 0.5}])
+    assert said == ["mode collapse is likely after epoch 0: images of 4 of 10 classes"]
+
+
+def test_suspicion_survives_a_resume(caplog):
+    before, after = ModeCollapse(), ModeCollapse()
+    assert not warnings_of(caplog, [LOW], before)
+    after.load_state_dict(before.state_dict())
+    assert len(warnings_of(caplog, [LOW], after)) == 1
+
+
+@pytest.mark.parametrize("make", [lambda: Stability(limit=0), lambda: ModeCollapse(recall=1.5)])
+def test_impossible_limits_are_refused(make):
+    with pytest.raises(InputError, match=r"callbacks\.(stability|mode_collapse)\."):
+        make()
+
+
+def test_synchronised_batch_norm_is_refused_on_a_cpu():
+    trainer = make_trainer(strategy="ddp", sync_batchnorm=True)
+    with pytest.raises(InputError, match="sync_batchnorm=true: torch has it for CUDA devices only"):
+        check_stages(trainer, ToyGenerator(), make_data(num_tasks=1))

@@ -1,0 +1,52 @@
+"""Classes of generated images: against scipy's relative entropy, and the definition."""
+
+import pytest
+import torch
+from scipy.stats import entropy
+
+from lit_gen.metrics.classes import ClassHistogram
+
+
+def one_hot(counts):
+    """Logits of `counts[k]` images of class k, in an order that mixes classes."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.one_hot(labels[order], len(counts)).float()
+
+
+def compute(real, fake):
+    metric = ClassHistogram(3)
+    for counts, is_real in ((real, True), (fake, False)):
+        for logits in one_hot(counts).split(50):
+            metric.update(torch.randn(len(logits), 3), is_real, logits=logits)
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+def test_divergence_is_that_of_scipy():
+    real, fake = [100, 120, 80, 90], [300, 0, 20, 5]
+    expected = entropy([n + 0.5 for n in fake], [n + 0.5 for n in real])
+    assert compute(real, fake)["class_kl"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_same_shares_have_no_divergence_and_cover_everything():
+    scores = compute([40, 40, 40], [40, 40, 40])
+    assert scores == {"classes_covered": 3, "class_coverage": 1, "class_kl": 0}
+
+
+def test_a_class_is_covered_with_a_tenth_of_its_share():
+    scores = compute([100, 100, 100, 100], [374, 10, 9, 7])
+    assert scores["classes_covered"] == 2  # 0.0935 would be short of a tenth of a quarter
+    assert scores["class_coverage"] == 0.5
+
+
+def test_what_a_classifier_gets_wrong_is_no_class_of_the_real_images():
+    scores = compute([500, 500, 3, 0], [480, 520, 0, 0])
+    assert (scores["classes_covered"], scores["class_coverage"]) == (2, 1)
+
+
+def test_an_extractor_that_does_not_classify_gives_no_number(caplog):
+    metric = ClassHistogram(3)
+    for is_real in (True, False):
+        metric.update(torch.randn(9, 3), is_real, logits=torch.empty(9, 0))
+    assert all(torch.isnan(value) for value in metric.compute().values())
+    assert "does not classify" in caplog.text
