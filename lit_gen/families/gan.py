@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lit_gen.core.conditional import ConditionalGenerator
 from lit_gen.core.module import OptimizerFactory
 from lit_gen.core.types import Batch, Phase, Positive, Task, Terms, Turn
-from lit_gen.losses.adversarial import AdversarialLoss, accuracy, gradient_penalty
+from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
 
 
 class GAN(ConditionalGenerator):
@@ -60,14 +60,8 @@ class GAN(ConditionalGenerator):
         self.clip_critic()
         condition = self.one_hot(label=batch.label, task=batch.task)
         fake_image = self.draw(condition, len(batch.image))
-        real, fake = self.score(batch.image, condition), self.score(fake_image, condition)
-        loss = self.loss.critic(real, fake).mean()
-        terms = self._judged(real, fake)
-        if self.penalty_weight:
-            score = partial(self.score, condition=condition)
-            terms["penalty"] = gradient_penalty(score, batch.image, fake_image).mean()
-            loss = loss + self.penalty_weight * terms["penalty"]
-        return {"loss": loss, **terms}
+        score = partial(self.score, condition=condition)
+        return critic_terms(self.loss, score, batch.image, fake_image, self.penalty_weight)
 
     def generator_loss(self, batch: Batch, progress: float) -> Terms:
         self.clip_critic()
@@ -81,11 +75,7 @@ class GAN(ConditionalGenerator):
         condition = self.one_hot(label=batch.label, task=batch.task)
         fake = self.score(self.draw(condition, len(batch.image)), condition)
         real = self.score(batch.image, condition)
-        losses = {
-            "critic": self.loss.critic(real, fake).mean(),
-            "generator": self.loss.generator(fake).mean(),
-        }
-        return losses | self._judged(real, fake)
+        return game_terms(self.loss, real, fake)
 
     @torch.no_grad()
     def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -110,11 +100,6 @@ class GAN(ConditionalGenerator):
 
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self.noise_size, device=self.device)
-
-    def _judged(self, real: Tensor, fake: Tensor) -> Terms:
-        on_real, on_fake = accuracy(self.loss, real.detach(), fake.detach())
-        gap = real.detach().mean() - fake.detach().mean()
-        return {"accuracy_real": on_real, "accuracy_fake": on_fake, "gap": gap}
 
     def _close(self, task: Task) -> None:
         self.clip_critic()

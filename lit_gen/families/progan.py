@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lit_gen.core.conditional import ConditionalGenerator
 from lit_gen.core.module import OptimizerFactory
 from lit_gen.core.types import Batch, InputError, NonNegative, Phase, Positive, Task, Terms, Turn
-from lit_gen.losses.adversarial import AdversarialLoss, accuracy, gradient_penalty
+from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
 from lit_gen.nets.progan import enlarged, reduced, resolutions
 
 
@@ -131,16 +131,7 @@ class ProGAN(ConditionalGenerator):
         with torch.no_grad():
             fake_image = self._generated(growth, condition, len(real_image))
         score = partial(self.score, growth=growth, condition=condition)
-        real, fake = score(real_image), score(fake_image)
-        loss = self.loss.critic(real, fake).mean()
-        terms = self._judged(real, fake)
-        if self.drift_weight:
-            terms["drift"] = real.square().mean()
-            loss = loss + self.drift_weight * terms["drift"]
-        if self.penalty_weight:
-            terms["penalty"] = gradient_penalty(score, real_image, fake_image).mean()
-            loss = loss + self.penalty_weight * terms["penalty"]
-        return {"loss": loss, **terms}
+        return critic_terms(self.loss, score, real_image, fake_image, self.penalty_weight, self.drift_weight)
 
     def generator_loss(self, batch: Batch, progress: float, *, level: int, fades: bool) -> Terms:
         growth = self._grow(Growth(level, progress if fades else 1.0))
@@ -155,11 +146,7 @@ class ProGAN(ConditionalGenerator):
         growth, condition = self.growth(), self.one_hot(label=batch.label, task=batch.task)
         fake = self.score(self._generated(growth, condition, len(batch.image)), growth, condition)
         real = self.score(self.at(growth, batch.image), growth, condition)
-        losses = {
-            "critic": self.loss.critic(real, fake).mean(),
-            "generator": self.loss.generator(fake).mean(),
-        }
-        return losses | self._judged(real, fake)
+        return game_terms(self.loss, real, fake)
 
     @torch.no_grad()
     def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -193,8 +180,3 @@ class ProGAN(ConditionalGenerator):
         self.level.fill_(growth.level)
         self.fade.fill_(growth.fade)
         return growth
-
-    def _judged(self, real: Tensor, fake: Tensor) -> Terms:
-        on_real, on_fake = accuracy(self.loss, real.detach(), fake.detach())
-        gap = real.detach().mean() - fake.detach().mean()
-        return {"accuracy_real": on_real, "accuracy_fake": on_fake, "gap": gap}

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_gen.core.types import Terms
+
 
 class AdversarialLoss(Protocol):
     """A game between a critic and a generator.
@@ -108,6 +110,48 @@ def gradient_penalty(score: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
         between = torch.lerp(real.detach(), fake.detach().to(real.dtype), part).requires_grad_(True)
         (gradient,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square()
+
+
+def critic_terms(
+    loss: AdversarialLoss,
+    score: Callable[[Tensor], Tensor],
+    real_image: Tensor,
+    fake_image: Tensor,
+    penalty_weight: float = 0.0,
+    drift_weight: float = 0.0,
+) -> Terms:
+    """What a critic pays for one minibatch, and what `judged` says of its scores.
+
+    Args:
+        score: images -> one score each.
+        fake_image: without gradient.
+        penalty_weight: of the gradient penalty; 0 leaves it out.
+        drift_weight: of the mean square of the scores of real images, which keeps them near 0 (Karras et al.
+            2018, arXiv:1710.10196, appendix A.1).
+    """
+    real, fake = score(real_image), score(fake_image)
+    total = loss.critic(real, fake).mean()
+    terms = judged(loss, real, fake)
+    if drift_weight:
+        terms["drift"] = real.square().mean()
+        total = total + drift_weight * terms["drift"]
+    if penalty_weight:
+        terms["penalty"] = gradient_penalty(score, real_image, fake_image).mean()
+        total = total + penalty_weight * terms["penalty"]
+    return {"loss": total, **terms}
+
+
+def game_terms(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Terms:
+    """Both sides' losses without penalties, and what `judged` says: for evaluation. Scores [B] twice."""
+    sides = {"critic": loss.critic(real, fake).mean(), "generator": loss.generator(fake).mean()}
+    return sides | judged(loss, real, fake)
+
+
+def judged(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Terms:
+    """Of scores [B] twice: the shares of images taken for what they are, and the gap between the means."""
+    on_real, on_fake = accuracy(loss, real.detach(), fake.detach())
+    gap = real.detach().mean() - fake.detach().mean()
+    return {"accuracy_real": on_real, "accuracy_fake": on_fake, "gap": gap}
 
 
 def accuracy(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
