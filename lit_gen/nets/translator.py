@@ -75,14 +75,38 @@ class Translator(nn.Module):
         return self.out(torch.cat(parts, 1))
 
 
-class Band(nn.Module):
-    """Code [B, latent_size + num_bits] and task [B] -> image [B, C, S, S] in [-1, 1].
+class EmbeddingTranslator(nn.Module):
+    """Noise [B, in_size] and the number of a task or a class [B] -> [B, out_size]: Multiband GAN's.
+
+    Source: Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors' code.
 
     Args:
-        decoder: [B, translator.out_size] -> image.
+        num_values: tasks or classes; each has a learned vector of as many numbers.
+        hidden_size: published is 4 * in_size.
     """
 
-    def __init__(self, translator: Translator, decoder: nn.Module) -> None:
+    def __init__(
+        self, in_size: Positive, num_values: Positive, hidden_size: Positive, out_size: Positive
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_values, num_values)
+        self.out = nn.Sequential(
+            nn.Linear(in_size + num_values, hidden_size), nn.LeakyReLU(0.2), nn.Linear(hidden_size, out_size)
+        )
+
+    def forward(self, noise: Tensor, value: Tensor) -> Tensor:
+        return self.out(torch.cat([noise, self.embedding(value)], 1))
+
+
+class Band(nn.Module):
+    """Code [B, Z] and task [B] -> image [B, C, S, S] in [-1, 1].
+
+    Args:
+        translator: code and task -> [B, D].
+        decoder: [B, D] -> image.
+    """
+
+    def __init__(self, translator: Translator | EmbeddingTranslator, decoder: nn.Module) -> None:
         super().__init__()
         self.translator, self.decoder = translator, decoder
 

@@ -1,0 +1,113 @@
+"""The local half of Multiband GAN: a GAN that learns one task, and what it is told.
+
+Source: Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors' code.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_gen.core.types import Batch, InputError, Task, Terms
+from lit_gen.losses.adversarial import AdversarialLoss, critic_terms
+from lit_gen.nets.translator import Band
+
+
+class LocalGAN(nn.Module):
+    """A generator and its critic. The generator is told the task, or it and the critic are told the class.
+
+    Args:
+        critic: image, and one-hot class [B, num_classes] or None -> one score per image.
+        penalty_weight: of the gradient penalty; 0 leaves it out.
+        num_classes: 0: the condition is the task.
+    """
+
+    def __init__(
+        self,
+        generator: Band,
+        critic: nn.Module,
+        noise_size: int,
+        loss: AdversarialLoss,
+        penalty_weight: float,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        told = getattr(critic, "condition_size", num_classes)
+        if told != num_classes:
+            raise InputError(
+                f"model.critic.condition_size={told}: under model.condition="
+                f"{'label' if num_classes else 'task'} the critic is told one of {num_classes} classes (0: "
+                "nothing). model=multiband_gan_classes sets both for classes, model=multiband_gan for tasks "
+                "(with _conv behind it for convolutions)"
+            )
+        self.generator, self.critic = generator, critic
+        self.noise_size, self.loss, self.penalty_weight = noise_size, loss, penalty_weight
+        self.num_classes = num_classes
+
+    def condition(self, batch: Batch) -> Tensor:
+        """What the generator is told: int64 [B]."""
+        return batch.label if self.num_classes else batch.task
+
+    def noise_for(self, condition: Tensor) -> Tensor:
+        return torch.randn(len(condition), self.noise_size, device=condition.device)
+
+    @torch.no_grad()
+    def draw(self, condition: Tensor) -> Tensor:
+        """An image for every entry of the condition."""
+        return self.generator(self.noise_for(condition), condition)
+
+    def score(self, image: Tensor, condition: Tensor) -> Tensor:
+        """The critic's, one per image: [B]."""
+        told = F.one_hot(condition, self.num_classes).to(image.dtype) if self.num_classes else None
+        return self.critic(image, told).flatten()
+
+    def critic_loss(self, batch: Batch, progress: float) -> Terms:
+        condition = self.condition(batch)
+        fake_image = self.draw(condition)
+        score = partial(self.score, condition=condition)
+        return critic_terms(self.loss, score, batch.image, fake_image, self.penalty_weight)
+
+    def generator_loss(self, batch: Batch, progress: float) -> Terms:
+        condition = self.condition(batch)
+        fake = self.generator(self.noise_for(condition), condition)
+        return {"loss": self.loss.generator(self.score(fake, condition)).mean()}
+
+
+class ClassTables(nn.Module):
+    """Which classes each task holds; without classes generators are told the task itself.
+
+    Attributes:
+        counts: float32 [num_tasks, num_classes], training images; all alike until a task is over.
+    """
+
+    def __init__(self, num_tasks: int, num_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.ones(num_tasks, num_classes))
+
+    @property
+    def num_classes(self) -> int:
+        return self.counts.shape[1]
+
+    def draw(self, task: Tensor) -> Tensor:
+        """What the generator is told to draw these tasks: int64 [B] -> [B]."""
+        return torch.multinomial(self.counts[task], 1).squeeze(1) if self.num_classes else task
+
+    def are_seen(self, condition: Tensor, num_seen: int) -> Tensor:
+        """Whether one of the first tasks is, or holds, this: int64 [B] -> bool [B]."""
+        return (self.counts[:num_seen].sum(0) > 0)[condition] if self.num_classes else condition < num_seen
+
+    def close(self, task: Task) -> None:
+        if self.num_classes:
+            self.counts[task.index] = torch.tensor(task.label_counts, dtype=torch.float)
+
+    def check(self, task: Task) -> None:
+        """Raises InputError where not every image of the task has one class."""
+        if self.num_classes and sum(task.label_counts) != task.num_images:
+            raise InputError(
+                f"model.condition=label: task {task.name} has {task.num_images} training images and "
+                f"{sum(task.label_counts)} labels, and every image must have one class. Set "
+                "data.labelled_share=1 and leave attributes out, or take model=multiband_gan"
+            )

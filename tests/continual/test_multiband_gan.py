@@ -1,0 +1,273 @@
+"""Multiband GAN: its phases and what each of them moves, replay, conditions, what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from lightning import Callback
+from multiband_gan_toys import make_multiband_gan
+from multiband_toys import batch_of, snapshot, task
+from toys import SPEC, make_data, make_trainer
+
+from callbacks.task_switch import fit_stages
+from lit_gen.cli import CONF
+from lit_gen.cli.compose import compose
+from lit_gen.continual.multiband_gan import Decay, Epochs
+from lit_gen.core.types import InputError
+from lit_gen.losses.adversarial import gradient_penalty
+
+DATA = make_data(num_tasks=4)
+
+
+def equal(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+# --- the table
+
+
+def test_the_published_nets_and_schedule_are_the_configs():
+    model = compose(
+        "train", ["model=multiband_gan_conv", "data=mnist", "stream=split_classes", "stream.num_tasks=5"]
+    ).build("model")
+    assert sum(p.numel() for p in model.generator.parameters()) == 716_798
+    assert sum(p.numel() for p in model.generator.translator.parameters()) == 82_525
+    assert sum(p.numel() for p in model.local.critic.parameters()) == 49_825
+    whole = task(0)._replace(label_counts=(10,) * 4)
+    assert [(p.name, p.epochs) for p in model.phases(whole)] == [("local", 320)]
+    later = model.phases(whole._replace(index=2))
+    assert [(p.name, p.epochs) for p in later] == [("local", 120), ("align_warmup", 5), ("align", 195)]
+    critic, generator = later[0].turns
+    assert (critic.every, generator.every, model.local.penalty_weight) == (1, 5, 10.0)
+    made = critic.optimizer(critic.trains[0].parameters())
+    assert made.defaults["lr"] == 2e-4 and made.defaults["betas"] == (0.0, 0.9)
+    assert made.defaults["weight_decay"] == 1e-3
+    made = model.make_optimizer(generator.trains[0].parameters())
+    assert made.defaults["lr"] == 2e-4 and made.defaults["weight_decay"] == 0
+    assert later[2].turns[0].optimizer(model.generator.parameters()).defaults["lr"] == 1e-3
+
+
+def test_inversion_has_a_phase_of_its_own_and_a_warm_up_of_no_length_none():
+    model = make_multiband_gan(current_pairs="inversion", epochs=Epochs(3, 2, 0, 2))
+    local, invert, align = model.phases(task(1))
+    assert [local.name, invert.name, align.name] == ["local", "invert", "align"]
+    assert invert.turns[0].trains == ()
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            parameter.fill_(0.25)
+    for phase in (local, align):
+        phase.begin(task(1))
+    for copy in (model.local.generator, model.previous):
+        assert all(p.eq(0.25).all() for p in copy.parameters())
+
+
+def test_learning_rates_fall_per_epoch():
+    model = make_multiband_gan(epochs=Epochs(), decay=Decay(local=0.99, align=0.98))
+    first = model.phases(task(0))[0].schedule
+    local, warmup, align = (phase.schedule for phase in model.phases(task(1)))
+    assert first(0.0) == 1 and first(319.5 / 320) == pytest.approx(0.99**319)
+    assert local(119.5 / 120) == pytest.approx(0.99**119)
+    assert warmup(4.5 / 5) == pytest.approx(0.98**4) and align(194.5 / 195) == pytest.approx(0.98**194)
+
+
+# --- what moves
+
+
+@pytest.mark.parametrize("current_pairs", ["only_generations", "inversion"])
+def test_every_phase_moves_its_own_parts_and_nothing_else(current_pairs):
+    model = make_multiband_gan(current_pairs=current_pairs, inversion_steps=2, max_images=100)
+    seen = {}
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, module):
+            self.before = snapshot(module)
+
+        def on_train_end(self, trainer, module):
+            after = module.state_dict().items()
+            names = {".".join(n.split(".")[:2]) for n, v in after if not torch.equal(v, self.before[n])}
+            seen[int(module.tasks_seen), module.phase.name] = names
+
+    fit_stages(make_trainer(Watch()), model, make_data(num_tasks=3))
+    local, whole = {"local.generator", "local.critic"}, {"generator.translator", "generator.decoder"}
+    assert seen == {
+        (0, "local"): local,
+        (1, "local"): local,
+        (1, "align_warmup"): {"generator.translator"},
+        (1, "align"): whole,
+        (2, "local"): local,
+        (2, "align_warmup"): {"generator.translator"},
+        (2, "align"): whole,
+    }
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_weights_are_handed_over_where_the_algorithm_says(is_new):
+    model, same = make_multiband_gan(new_critic_every_task=is_new), {}
+    first_critic = snapshot(model.local.critic)
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, module):
+            key = int(module.tasks_seen), module.phase.name
+            same[key] = (
+                equal(module.local.generator, module.generator),
+                equal(module.previous.net, module.generator),
+            )
+            if key == (1, "local"):
+                was = first_critic if is_new else self.critic
+                assert all(torch.equal(v, was[n]) for n, v in module.local.critic.state_dict().items())
+
+        def on_train_end(self, trainer, module):
+            self.critic = snapshot(module.local.critic)
+
+    fit_stages(make_trainer(Watch()), model, make_data(num_tasks=2))
+    assert same[1, "local"][0], "the local generator starts from the global one"
+    assert same[1, "align_warmup"] == (False, True), "the frozen one is the global one before the task"
+    assert not same[1, "align"][1]
+    assert int(model.tasks_seen) == 2
+
+
+def test_after_the_first_task_the_global_generator_is_the_local_one():
+    model = make_multiband_gan(num_tasks=1)
+    fit_stages(make_trainer(), model, make_data(num_tasks=1))
+    assert int(model.tasks_seen) == 1 and equal(model.generator, model.local.generator)
+    model.eval()
+    draws = []
+    for draw in (model.sample, model.sample_local):
+        torch.manual_seed(1)
+        draws.append(draw(6, task=torch.zeros(6, dtype=torch.long)))
+    assert torch.equal(*draws)
+
+
+# --- losses
+
+
+@pytest.mark.parametrize("condition", ["task", "label"])
+def test_the_critics_loss_is_its_formula_with_the_penalty_between_the_same_images(condition):
+    model, batch = make_multiband_gan(condition=condition).eval(), batch_of(DATA, 2)
+    torch.manual_seed(3)
+    terms = model.local.critic_loss(batch, 0.0)
+    torch.manual_seed(3)
+    value = batch.label if condition == "label" else batch.task
+    fake = model.local.generator(torch.randn(16, 5), value).detach()
+    told = torch.eye(4)[batch.label] if condition == "label" else None
+
+    def score(image):
+        return model.local.critic(image, told).flatten()
+
+    penalty = gradient_penalty(score, batch.image, fake).mean()
+    expected = score(fake).mean() - score(batch.image).mean() + 10 * penalty
+    torch.testing.assert_close(terms["loss"], expected)
+    torch.testing.assert_close(terms["penalty"], penalty)
+
+
+def test_aligning_costs_the_mean_squared_error_per_pixel():
+    model = make_multiband_gan(num_tasks=4).eval()
+    pool = model.with_replay(3, DATA.tasks[3].first_index, batch_of(DATA, 3))
+    terms = model.align_loss(pool, 0.0)
+    with torch.no_grad():
+        image = model.generator(pool.noise, pool.condition) * 0.9
+        pool = pool._replace(image=image + 0.1 * torch.randn_like(image))
+    terms = model.align_loss(pool, 0.0)
+    drawn, past = model.generator(pool.noise, pool.condition), pool.is_replayed
+    torch.testing.assert_close(terms["loss"], F.mse_loss(drawn, pool.image))
+    torch.testing.assert_close(terms["replayed"], F.mse_loss(drawn[past], pool.image[past]).detach())
+    torch.testing.assert_close(terms["current"], F.mse_loss(drawn[~past], pool.image[~past]).detach())
+
+
+def test_evaluation_compares_scores_of_images_of_local_draws_and_of_samples():
+    model, batch = make_multiband_gan(num_tasks=4).eval(), batch_of(DATA, 1)
+    with torch.no_grad():
+        model.generator.decoder.last.bias.fill_(1.0)
+        model.tasks_seen.fill_(4)
+        torch.manual_seed(2)
+        terms = model.evaluate(batch)
+        torch.manual_seed(2)
+        local, drawn = model.local.draw(batch.task), model.sample(16, task=batch.task)
+        real, local, drawn = (model.local.critic(image).mean() for image in (batch.image, local, drawn))
+    torch.testing.assert_close(terms["gap"], real - local)
+    torch.testing.assert_close(terms["critic"], local - real)
+    torch.testing.assert_close(terms["generator"], -local)
+    torch.testing.assert_close(terms["gap_of_samples"], real - drawn)
+
+
+# --- what it promises
+
+
+def test_absorbed_tasks_come_from_the_global_generator_and_others_from_the_local_one():
+    model = make_multiband_gan().eval()
+    model.tasks_seen.fill_(1)
+    with torch.no_grad():
+        model.local.generator.decoder.last.bias.fill_(9.0)
+        model.generator.decoder.last.bias.fill_(-9.0)
+    images = model.sample(4, task=torch.tensor([0, 1, 0, 1])).flatten(1).mean(1)
+    assert (images > 0).tolist() == [False, True, False, True]
+    assert (model.sample_local(2, task=torch.tensor([0, 1])).flatten(1).mean(1) > 0).all()
+
+
+def test_points_of_the_latent_map_are_translated_noise():
+    model, numbers = make_multiband_gan().eval(), torch.tensor([0, 2, 1])
+    torch.manual_seed(4)
+    points = model.translated(numbers)
+    torch.manual_seed(4)
+    assert torch.equal(points, model.generator.translator(torch.randn(3, 5), numbers).detach())
+
+
+# --- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 1}, "batch_size=1.*data.batch_size"),
+        ({"num_tasks": 30}, "each of 25 past"),
+        ({"condition": "label", "spec": SPEC._replace(num_classes=0), "told": 0}, "no labels"),
+        ({"condition": "label", "told": 0}, "condition_size=0.*4 classes"),
+        ({"told": 4}, "condition_size=4.*0 classes"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        make_multiband_gan(**options)
+
+
+def test_tasks_that_cannot_be_learned_are_refused_before_the_first_step():
+    model = make_multiband_gan(current_pairs="inversion", max_images=39)
+    with pytest.raises(InputError, match=r"max_images=39.*40 training images"):
+        model.phases(task(0))
+    with pytest.raises(InputError, match=r"41 training images and 40 labels.*labelled_share"):
+        make_multiband_gan(condition="label").phases(task(0)._replace(num_images=41))
+    with pytest.raises(InputError, match="task after task"):
+        fit_stages(make_trainer(), make_multiband_gan(num_tasks=2), make_data(num_tasks=2, joint=True))
+
+
+# --- the published rows
+
+# FID, "precision" and "recall" as the authors print them (README, December 2023).
+PRINTED = {
+    "mnist_ci5": (9, 99, 99),
+    "mnist_dirichlet1": (20, 98, 98),
+    "fashion_ci5": (34, 92, 92),
+    "fashion_dirichlet1": (58, 88, 83),
+    "omniglot_ci5": (1, 99, 98),
+    "omniglot_ci20": (3, 96, 95),
+    "omniglot_dirichlet1": (4, 96, 93),
+    "fashion_to_mnist": (31, 89, 87),
+    "mnist_to_fashion": (26, 93, 91),
+    "celeba_ci5": (39, 81, 79),
+    "celeba_dirichlet1": (60, 67, 67),
+    "celeba_dirichlet100": (37, 80, 83),
+    "cifar10_ci5": (43, 92, 79),
+    "cifar100_ci20": (144, 77, 52),
+}
+
+
+def test_published_precision_and_recall_are_put_in_their_right_places():
+    found = {}
+    for file in (CONF / "paper").glob("multiband_gan_*.yaml"):
+        row = yaml.safe_load(file.read_text())["published"]
+        found[file.stem.removeprefix("multiband_gan_")] = row["fid"], row["prd_recall"], row["prd_precision"]
+    assert found == PRINTED
