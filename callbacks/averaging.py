@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from callbacks.shared_buffers import share_buffers
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.types import InputError
 
@@ -72,9 +73,11 @@ class ModuleAveraging(EMAWeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _swap_models(self, pl_module: LightningModule) -> None:
+        share_buffers(self._average_model)
         self._average_model.swap(pl_module)
 
     def _copy_average_to_current(self, pl_module: LightningModule) -> None:
+        share_buffers(self._average_model)
         self._average_model.copy_to(pl_module)
 
 

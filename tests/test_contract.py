@@ -12,7 +12,7 @@ from lit_gen.cli.compose import compose
 from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
 from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import Batch, Classifies, Reconstructs
+from lit_gen.core.types import Batch, Classifies, PairBatch, Reconstructs, Translates
 
 CONF = Path(__file__).parents[1] / "conf"
 MODELS = sorted(f.stem for f in (CONF / "model").glob("*.yaml") if not f.stem.startswith("_"))
@@ -24,6 +24,11 @@ def smallest_image(name: str) -> int:
         if line.startswith("# smallest image:"):
             return int(line.partition(":")[2])
     raise AssertionError(f"conf/model/{name}.yaml does not declare its smallest image")
+
+
+def takes_pairs(name: str) -> bool:
+    """Whether the file names data of two domains in its line `# with: data=unpaired_digits`."""
+    return "# with: data=unpaired" in (CONF / "model" / f"{name}.yaml").read_text()
 
 
 def composed(name: str, channels: int):
@@ -54,13 +59,15 @@ def case(request, channels):
     data = config.build("data")
     data.prepare_data()
     data.setup()
+    data.takes_pairs = takes_pairs(request.param)
     torch.manual_seed(0)
     return config, config.build("model"), data
 
 
-def batch_of(data, task: int) -> Batch:
+def batch_of(data, task: int) -> Batch | PairBatch:
     batch = data.dataset("train", [task]).__getitems__(list(range(12)))
-    return batch._replace(image=to_float(batch.image))
+    batch = batch._replace(image=to_float(batch.image))
+    return PairBatch(batch, batch._replace(image=-batch.image)) if data.takes_pairs else batch
 
 
 def test_gradients_are_finite_and_reach_exactly_what_the_phase_trains(case):
@@ -156,5 +163,10 @@ def test_abilities_keep_their_promises(case):
         assert images.min() >= -1 and images.max() <= 1
         assert codes.ndim == 2 and len(codes) == len(batch.image)
         assert able.decode(codes, label=batch.label, task=batch.task).shape == batch.image.shape
+    if isinstance(able, Translates):
+        for image, to in zip(batch, "ba", strict=True):
+            translated = able.translate(image.image, to=to)
+            assert translated.shape == image.image.shape and not translated.requires_grad
+            assert translated.min() >= -1 and translated.max() <= 1
     if isinstance(able, Classifies):
         assert able.classify(batch.image).shape == (len(batch.image), data.spec.num_classes)

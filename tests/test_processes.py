@@ -83,3 +83,20 @@ def test_torchrun_gives_the_same_run(whole, tmp_path):
     ]
     finished(start(*words, module="torch.distributed.run"))
     assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+def test_batch_norm_of_a_gan_and_of_its_average_is_the_same_on_all_processes(tmp_path):
+    words = [
+        word for word in TINY if not word.startswith(("model", "stream", "data.spec.size", "callbacks."))
+    ]
+    watch = f"+callbacks.look={{_target_: toys.SamplesAgree, file: {tmp_path}/samples.txt}}"
+    small = ["model=dcgan", "data.spec.size=28", "model.generator.width=4", "model.critic.width=4"]
+    ema = ["callbacks=ema", "callbacks.ema.modules=[generator]", "callbacks.ema.decay=0.5"]
+    folder = tmp_path / "run"
+    where = ["trainer=ddp_gan", *TWO[1:]]
+    finished(
+        start("train", *words, *small, *ema, *where, "trainer.max_epochs=3", f"output_dir={folder}", watch)
+    )
+    lines = (tmp_path / "samples.txt").read_text().splitlines()
+    assert lines == ["validation True True 2", "test True True 2"]

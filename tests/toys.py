@@ -131,3 +131,27 @@ class RanksAgree(Callback):
             same = bool((every == every[0]).all())
             with self.file.open("a") as file:
                 file.write(f"{pl_module.phase.name} {same} {set(self.noises)} {len(every)}\n")
+
+
+class SamplesAgree(Callback):
+    """Writes down, in validation and before tests, whether processes draw the same images from one noise."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 0:
+            self._compare(trainer, pl_module, "validation")
+
+    def on_test_start(self, trainer, pl_module):
+        self._compare(trainer, pl_module, "test")
+
+    def _compare(self, trainer, module, when):
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(5)
+            module.eval()
+            every = module.all_gather(module.sample(4))
+        if trainer.is_global_zero:
+            moved = bool(module.generator.state_dict()["layers.0.running_mean"].any())
+            with self.file.open("a") as file:
+                file.write(f"{when} {bool((every == every[0]).all())} {moved} {len(every)}\n")

@@ -22,6 +22,7 @@ from lit_gen.analysis.interpolation import Interpolation
 from lit_gen.analysis.probe import Probe
 from lit_gen.analysis.reconstruction import Reconstruction
 from lit_gen.analysis.subject import Findings
+from lit_gen.analysis.translation import Translation
 from lit_gen.analysis.traversal import Traversal
 from lit_gen.cli import did_you_mean, group_names
 from lit_gen.cli.compare_folders import batches, image_files
@@ -58,6 +59,9 @@ What a trained model can be used for, and how well: a table, and pictures beside
                           corruption=gaussian|masking|salt_and_pepper noise=0.5 n=1000 columns=16
           augmentation    a classifier (LeNet) trained with and without generated images
                           n=500 generated=5000 steps=500 batch_size=64 repeats=3
+          translation     of models that translate (cyclegan): content kept and style reached, by the run's
+                          extractor; test images, translated, and translated back
+                          n=10000 columns=16
   out     where <what>.png, .csv and .json go; without it analysis/ in the run folder
   in      of denoise: a folder of images or an .npz archive, of the size that the model was trained on
   seed    of whatever is drawn
@@ -86,6 +90,7 @@ USES: dict[str, type] = {
     "compression": Compression,
     "denoise": Denoise,
     "augmentation": Augmentation,
+    "translation": Translation,
 }
 _OWN = ("ckpt", "what", "out", "seed", "device", "in", "track")
 _CORRUPTIONS = {
@@ -188,6 +193,8 @@ def _findings(use: Any, group: Sequence[Opened], given: str | None) -> Findings:
         return use(opened.subject, build(node, "noise"))
     if isinstance(use, Augmentation):
         return use(opened.subject, _classifier(opened))
+    if isinstance(use, Translation):
+        return use(opened.subject, opened.composed.build("extractor"))
     return use(opened.subject)
 
 

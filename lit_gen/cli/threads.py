@@ -15,7 +15,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
 from lit_gen.core.module import LitModel
 from lit_gen.core.randomness import forked_rng
-from lit_gen.core.types import Batch, InputError, StreamData
+from lit_gen.core.types import Batch, InputError, PairBatch, StreamData
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,7 @@ def _timed(module: LitModel, datamodule: StreamData) -> float:
     optimizer = (turn.optimizer or module.make_optimizer)(parameters)
     images = datamodule.dataset("train", [task.index])
     size = min(len(images), getattr(datamodule, "batch_size", 64))
-    batch: Batch = images.__getitems__(list(range(size)))
-    batch = batch._replace(image=to_float(batch.image))
+    batch = _as_float(images.__getitems__(list(range(size))))
 
     def step() -> None:
         optimizer.zero_grad()
@@ -106,3 +105,9 @@ def _timed(module: LitModel, datamodule: StreamData) -> float:
         step()
         done += 1
     return done / (time.perf_counter() - start)
+
+
+def _as_float(batch: Batch | PairBatch) -> Batch | PairBatch:
+    if isinstance(batch, PairBatch):
+        return PairBatch(*map(_as_float, batch))
+    return batch._replace(image=to_float(batch.image))

@@ -18,6 +18,7 @@ from callbacks.continual_scores import ContinualScores
 from callbacks.metrics_file import MetricsFile
 from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, cleaned, status_of
+from callbacks.shared_buffers import SharedBuffers
 from callbacks.task_switch import TaskSwitch, check_stages, fit_stages
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
@@ -223,7 +224,8 @@ def _allowed(overrides: Sequence[str]) -> list[str]:
 def _in_order(composed: Composed, seed: int, record: RunRecord, saver: RunCheckpoints) -> list[Callback]:
     """The switch first, since it seeds; the record after the scores that it reads; checkpoints last."""
     chosen = [composed.build(f"callbacks.{name}") for name in composed.config["callbacks"] or {}]
-    return [TaskSwitch(seed), *(callback for callback in chosen if callback is not None), record, saver]
+    first = [TaskSwitch(seed), SharedBuffers()]
+    return [*first, *(callback for callback in chosen if callback is not None), record, saver]
 
 
 def _loggers(composed: Composed) -> list[Any]:

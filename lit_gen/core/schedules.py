@@ -41,3 +41,13 @@ class Steps:
 
     def __call__(self, progress: float) -> float:
         return self.factor ** sum(progress >= milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class LinearDecay:
+    """Stays 1 up to the part `start` of the phase and falls from there to 0 in a line."""
+
+    start: float = 0.5
+
+    def __call__(self, progress: float) -> float:
+        return 1.0 if progress <= self.start else (1 - progress) / (1 - self.start)
