@@ -67,7 +67,7 @@ def _run(words: list[str]) -> int:
             "also in config.yaml of the run's folder."
         )
     # From here on torch is needed.
-    from lit_gen.core.types import Diverged, InputError
+    from lit_gen.core.types import InputError
 
     try:
         if options:
@@ -77,9 +77,6 @@ def _run(words: list[str]) -> int:
         return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))
-    except Diverged as end:
-        sys.stderr.write(f"lit-gen: {end}\n")
-        return 1
 
 
 def _say(answer: str) -> int:

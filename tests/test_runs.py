@@ -257,3 +257,14 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(whole, tmp_path, sent):
     assert process.returncode in (130, 143), output
     assert f"resume={folder}" in output and "Traceback" not in output
     assert json.loads((folder / "summary.json").read_text())["status"] == "KILLED"
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_says_so_without_a_traceback(tmp_path):
+    folder = tmp_path / "run"
+    process = start("train", *TINY, "model.learner.optimizer.lr=1e20", f"output_dir={folder}")
+    output = finished(process, code=1)
+    assert "diverged: loss is" in output and "model.optimizer.lr" in output and "Traceback" not in output
+    assert "diverged: loss is" in (folder / "log.txt").read_text()
+    assert json.loads((folder / "summary.json").read_text())["status"] == "FAILED"
+    assert not (folder / "checkpoints" / "last.ckpt").exists()

@@ -28,7 +28,7 @@ from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import split_words
 from lit_gen.core.checkpoint import Stored, has_checkpoint, read, read_newest
 from lit_gen.core.module import LitModel
-from lit_gen.core.types import InputError, StreamData, Task
+from lit_gen.core.types import Diverged, InputError, StreamData, Task
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -166,6 +166,11 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
         if rank() == 0:
             log.warning("stopped; go on with: lit-gen train resume=%s", folder.path)
         raise SystemExit(130 if not isinstance(stop, SIGTERMException) else 143) from None
+    except Diverged as end:
+        record.finish("FAILED")
+        if rank() == 0:
+            log.error("%s", end)
+        raise SystemExit(1) from None
     except BaseException as error:
         record.finish(status_of(error))
         raise
