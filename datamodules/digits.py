@@ -21,7 +21,7 @@ LEVELS = 16  # a pixel counts the dark points of a 4 x 4 block: 0 to 16
 class DigitsData(ImageDataModule):
     """1,797 digits, 8 x 8, grey. They have no official test split: of every class the last 30 % in an order
     that is
-    fixed once for all are the test split (1,261 and 536 images), whatever the seed is.
+    fixed once for all are the test split (1,262 and 535 images), whatever the seed is.
     """
 
     def read(self, split: Literal["train", "test"]) -> LabelledImages:

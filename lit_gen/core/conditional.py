@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import NonNegative
+from lit_gen.core.types import Batch, NonNegative
 
 ConditionKind = Literal["none", "task", "label"]
 
@@ -45,3 +46,31 @@ class ConditionalGenerator(LitGenerator):
         value = conditions[self.condition].to(self.device)
         known = F.one_hot(value.clamp(min=0), self.condition_size).float()
         return known * (value >= 0).unsqueeze(1)
+
+
+class CodedGenerator(ConditionalGenerator):
+    """Has a decoder of codes, and keeps the promise `Reconstructs`; a family says what `encode` is.
+
+    Attributes:
+        nets_are_told: whether encoder and decoder get the condition.
+        decoder: code [B, Z] and condition [B, K] or None -> image [B, C, S, S] in [-1, 1].
+    """
+
+    nets_are_told: bool = True
+    decoder: nn.Module
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} does not encode")
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        return self.decoder(codes, self.told(label=label, task=task))
+
+    @torch.no_grad()
+    def reconstruct(self, batch: Batch) -> Tensor:
+        return self.decode(self.encode(batch), label=batch.label, task=batch.task)
+
+    def told(self, **conditions: Tensor | None) -> Tensor | None:
+        """What encoder and decoder get beside image and code."""
+        return self.one_hot(**conditions) if self.nets_are_told else None

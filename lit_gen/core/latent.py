@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_gen.core.conditional import ConditionalGenerator
+from lit_gen.core.conditional import CodedGenerator
 from lit_gen.core.types import Batch, Phase, Positive, Task
 from lit_gen.losses.distances import widened
 from lit_gen.losses.latent_penalties import LatentPenalty
@@ -16,7 +16,7 @@ from lit_gen.losses.reconstruction import squared_error
 from lit_gen.nets.latent_density import LatentDensity
 
 
-class LatentGenerator(ConditionalGenerator):
+class LatentGenerator(CodedGenerator):
     """Gives every image one code, without noise, and decodes codes that it draws.
 
     A family writes `draw_codes` and what trains: `step`, or `training_phases`.
@@ -29,8 +29,6 @@ class LatentGenerator(ConditionalGenerator):
             training, instead of from the family's own distribution.
         num_components: of ex_post=mixture.
     """
-
-    nets_are_told: bool = True  # encoder and decoder get the condition
 
     def __init__(
         self,
@@ -76,18 +74,6 @@ class LatentGenerator(ConditionalGenerator):
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         return self.encoder(batch.image, self.told(label=batch.label, task=batch.task))
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        return self.decoder(codes, self.told(label=label, task=task))
-
-    @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Tensor:
-        return self.decode(self.encode(batch), label=batch.label, task=batch.task)
-
-    def told(self, **conditions: Tensor | None) -> Tensor | None:
-        """What encoder and decoder get beside image and code."""
-        return self.one_hot(**conditions) if self.nets_are_told else None
 
 
 def penalty_of(

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.conditional import ConditionalGenerator
+from lit_gen.core.conditional import CodedGenerator
 from lit_gen.core.types import Batch, Fraction, InputError, Positive, Posterior, Terms
 from lit_gen.losses.divergence import (
     free_bits,
@@ -25,7 +25,7 @@ from lit_gen.losses.reconstruction import squared_error
 _DECODED_AT_ONCE = 2000  # images, where a likelihood is estimated from many codes of each
 
 
-class VAE(ConditionalGenerator):
+class VAE(CodedGenerator):
     """Gaussian prior and posterior; the decoder's output is the mean image.
 
     With a condition both networks are told it (Sohn et al. 2015, "Learning structured output representation
@@ -129,14 +129,6 @@ class VAE(ConditionalGenerator):
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         return self.posterior(batch).mean
-
-    @torch.no_grad()
-    def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        return self.decoder(codes, self.one_hot(label=label, task=task))
-
-    @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Tensor:
-        return self.decode(self.encode(batch), label=batch.label, task=batch.task)
 
     def _errors(self, codes: Tensor, image: Tensor, condition: Tensor | None) -> Tensor:
         """Reconstruction errors of several codes per image: [N, B, Z] and [B, C, S, S] -> [N, B]."""

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 from lightning import Callback
-from toys import ToyGenerator, make_data, make_trainer
+from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
-from callbacks.checkpoints import RunCheckpoints
 from callbacks.task_switch import TaskSwitch, fit_stages
-from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.types import InputError, Phase, Turn
-
-
-class Marks(Callback):
-    """Makes the toys' checkpoints readable and copies each of them."""
-
-    def __init__(self, folder):
-        self.folder, self.count = folder, 0
-
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
-
-
-class CopyingCheckpoints(RunCheckpoints):
-    """Keeps every checkpoint it writes."""
-
-    def save(self, trainer, task=None):
-        super().save(trainer, task)
-        number = len(list(self.folder.glob("copy-*.ckpt")))
-        shutil.copy(self.folder / "last.ckpt", self.folder / f"copy-{number:02d}.ckpt")
 
 
 def run(folder, ckpt_path=None, model=None, **settings):
     model = model or ToyGenerator()
     saver = CopyingCheckpoints(folder, every_seconds=0.0)
-    trainer = make_trainer(Marks(folder), saver, **settings)
+    trainer = make_trainer(saver, **settings)
     data = make_data()
     tested = []
 
@@ -249,7 +226,7 @@ def test_loader_processes_change_nothing_also_after_a_resume(tmp_path):
     def ends(folder, workers, ckpt_path=None):
         model, data = ToyGenerator(epochs=1), make_data()
         data.num_workers = workers
-        trainer = make_trainer(Marks(folder), CopyingCheckpoints(folder, every_seconds=0.0))
+        trainer = make_trainer(CopyingCheckpoints(folder, every_seconds=0.0))
         fit_stages(trainer, model, data, ckpt_path=ckpt_path)
         return model.state_dict()
 

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from toys import SPEC, make_data, make_trainer
+from toys import SPEC, CopyingCheckpoints, make_data, make_trainer
 
-from callbacks.checkpoints import RunCheckpoints
 from callbacks.task_switch import fit_stages
 from lit_gen.continual.replay import GenerativeReplay
-from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.images import to_float
 from lit_gen.core.types import Batch
 from lit_gen.families.autoencoder import Autoencoder
@@ -101,18 +99,6 @@ def test_codes_are_drawn_before_the_activation_so_that_drawn_codes_are_valid(act
     model.decoder.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     assert model.sample(40).shape == (40, 1, 8, 8)
     assert is_valid(seen[0])
-
-
-class CopyingCheckpoints(RunCheckpoints):
-    """Keeps every checkpoint it writes, readable without a run record."""
-
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
-
-    def save(self, trainer, task=None):
-        super().save(trainer, task)
-        number = len(list(self.folder.glob("copy-*.ckpt")))
-        (self.folder / f"copy-{number:02d}.ckpt").write_bytes((self.folder / "last.ckpt").read_bytes())
 
 
 def run(folder, model, ckpt_path=None):
