@@ -72,7 +72,6 @@ class ModeCollapse(Callback):
         share = scores["class_coverage"].value if "class_coverage" in scores else 1.0
         if share < self.classes:
             covered = scores["classes_covered"].value
-            reasons.append(
-                f"images of {covered:.0f} of {covered / share:.0f} classes" if share else "no class"
-            )
+            of = f" of {covered / share:.0f}" if share else ""
+            reasons.append(f"images of {covered:.0f}{of} classes")
         return "; ".join(reasons)

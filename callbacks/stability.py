@@ -20,10 +20,10 @@ from lit_gen.core.types import Diverged, InputError
 class Stability(Callback):
     """Logs `gradient_norm/<turn>` and stops a run that diverges, before a checkpoint of it is written.
 
-    A gradient's norm is that of the first optimizer step of each turn after every log, as it is when the
-    optimizer takes it. Losses are looked at together every `trainer.log_every_n_steps` batches and at the end
-    of every epoch, weights at the end of every epoch, so that a GPU is not waited for in between; the batch
-    that is named is the first bad one all the same.
+    A gradient's norm is that of the first optimizer step of each turn after every log: before clipping, or
+    after it in phases whose turns run by hand. Losses are looked at together every
+    `trainer.log_every_n_steps` batches and at the end of every epoch, weights at the end of every epoch, so
+    that a GPU is not waited for in between; the batch that is named is the first bad one all the same.
 
     Args:
         limit: a loss of this absolute value or more has diverged.

@@ -39,9 +39,9 @@ class Growth(NamedTuple):
 class ProGAN(ConditionalGenerator):
     """Two turns per minibatch, at one size of images after the other.
 
-    Each size after the first begins with a phase that fades its layers in; `progress` is their weight. A
-    phase makes new optimizers, as the authors do. The task that opens a stream makes the networks grow; the
-    later ones have the last phase only.
+    Each size after the first begins with a phase that fades its layers in; `progress` is their weight. Every
+    phase makes new optimizers. The task that opens a stream makes the networks grow; the later ones have the
+    last phase only.
 
     Args:
         generator: noise [B, noise_size], condition [B, K] or None, level, fade -> image [B, C, s, s].

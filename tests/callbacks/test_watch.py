@@ -9,14 +9,12 @@ import torch
 from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from toys import SPEC, ToyGenerator, make_data, make_trainer
+from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
-from callbacks.checkpoints import RunCheckpoints
 from callbacks.mode_collapse import ModeCollapse
 from callbacks.scores import Score
 from callbacks.stability import Stability
 from callbacks.task_switch import check_stages, fit_stages
-from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import Diverged, InputError, Phase, Turn
 
@@ -48,11 +46,6 @@ class Duel(LitGenerator):
         return {}
 
 
-class PlainCheckpoints(RunCheckpoints):
-    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
-        checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
-
-
 class Norms(CSVLogger):
     """Keeps what is logged."""
 
@@ -80,7 +73,7 @@ def test_gradient_norms_of_both_turns_are_logged(tmp_path):
 def test_a_loss_that_leaves_the_numbers_stops_the_run_at_its_batch(tmp_path, value):
     data = make_data(num_tasks=1)
     batches = len(data.train_dataloader())
-    saver = PlainCheckpoints(tmp_path / "run" / "checkpoints", every_seconds=0)
+    saver = CopyingCheckpoints(tmp_path / "run" / "checkpoints", every_seconds=0)
     model = Duel(bad_from=batches + 2, value=value)
     # A log at the end of the epoch only.
     trainer = make_trainer(Stability(), saver, log_every_n_steps=10_000)
@@ -94,7 +87,7 @@ def test_a_loss_that_leaves_the_numbers_stops_the_run_at_its_batch(tmp_path, val
 
 
 def test_a_bad_weight_is_found_before_it_is_saved(tmp_path):
-    saver = PlainCheckpoints(tmp_path / "checkpoints", every_seconds=0)
+    saver = CopyingCheckpoints(tmp_path / "checkpoints", every_seconds=0)
     with pytest.raises(Diverged, match=r"generator.weight is not finite.*No checkpoint had been written"):
         fit_stages(make_trainer(Stability(), saver), Duel(poison_weight=True), make_data(num_tasks=1))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
@@ -135,6 +128,11 @@ def test_low_recall_is_suspicious_at_two_scorings_running(caplog):
 def test_few_classes_are_named_at_once(caplog):
     said = warnings_of(caplog, [{"classes_covered": 4, "class_coverage": 0.4}, {"class_coverage": 0.5}])
     assert said == ["mode collapse is likely after epoch 0: images of 4 of 10 classes"]
+
+
+def test_no_class_at_all_is_said_too(caplog):
+    said = warnings_of(caplog, [{"classes_covered": 0, "class_coverage": 0.0}])
+    assert said == ["mode collapse is likely after epoch 0: images of 0 classes"]
 
 
 def test_suspicion_survives_a_resume(caplog):
