@@ -14,12 +14,12 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from callbacks.feature_blocks import abilities_of, blocks, choose, gathered, on_device, undisturbed
-from callbacks.pictures import batches_seen, log_picture
-from callbacks.scores import Score
 from lit_gen.core.images import to_float
-from lit_gen.core.randomness import forked_rng, mixed_seed
+from lit_gen.core.random import forked_rng, mixed_seed
 from lit_gen.core.types import Batch, HasPosterior, InputError, Posterior
+from lit_gen.evaluation.blocks import abilities_of, blocks, choose, gathered, on_device, undisturbed
+from lit_gen.evaluation.scores import Score
+from lit_gen.tracking.pictures import batches_seen, log_picture
 
 _CHOICE, _DRAWS = 221, 222  # uses of the seed
 _AT_ONCE = 500  # images whose codes are compared with all posteriors in one go

@@ -14,10 +14,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.pictures import batches_seen, log_picture
-from callbacks.score_table import draw_matrices, format_matrix, format_number
-from callbacks.scores import ReportsScores, Score, kind_of
+from lit_gen.evaluation.scores import ReportsScores, Score, kind_of
+from lit_gen.evaluation.tables import draw_matrices, format_matrix, format_number
 from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting, is_lower_better
+from lit_gen.tracking.pictures import batches_seen, log_picture
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from callbacks.pictures import batches_seen, log_picture
 from lit_gen.core.module import LitModel
-from lit_gen.core.randomness import forked_rng
+from lit_gen.core.random import forked_rng
 from lit_gen.core.types import InputError
+from lit_gen.tracking.pictures import batches_seen, log_picture
 
 _PURPOSE = 301  # keeps these draws apart from all others that use the same seed
 

@@ -11,11 +11,11 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from callbacks.feature_blocks import abilities_of, blocks, choose, gathered, on_device, undisturbed
-from callbacks.scores import Score
 from lit_gen.core.images import to_float
-from lit_gen.core.randomness import forked_rng, mixed_seed
+from lit_gen.core.random import forked_rng, mixed_seed
 from lit_gen.core.types import Batch, InputError, Likelihood
+from lit_gen.evaluation.blocks import abilities_of, blocks, choose, gathered, on_device, undisturbed
+from lit_gen.evaluation.scores import Score
 
 log = logging.getLogger(__name__)
 

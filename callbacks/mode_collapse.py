@@ -8,8 +8,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from callbacks.scores import ReportsScores, Score
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.scores import ReportsScores, Score
 
 log = logging.getLogger(__name__)
 

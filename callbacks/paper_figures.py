@@ -10,8 +10,8 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from callbacks.scores import ReportsScores, Score
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.scores import ReportsScores, Score
 
 log = logging.getLogger(__name__)
 

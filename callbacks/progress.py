@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from callbacks.pictures import num_images
+from lit_gen.tracking.pictures import num_images
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from callbacks.continual_scores import ContinualScores
-from callbacks.data_record import describe_data
-from callbacks.metrics_file import MetricsFile
-from callbacks.mlflow_store import without_secrets
-from callbacks.mlflow_tracking import Status, TrackingLogger
-from callbacks.phase_times import PhaseTimes
-from callbacks.pictures import batches_seen, num_images
-from callbacks.scores import ReportsScores, kind_of
-from callbacks.versions import device_name, git_commit, package_versions
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
+from lit_gen.evaluation.scores import ReportsScores, kind_of
+from lit_gen.tracking.data_record import describe_data
+from lit_gen.tracking.metrics_file import MetricsFile
+from lit_gen.tracking.mlflow_store import without_secrets
+from lit_gen.tracking.mlflow_tracking import Status, TrackingLogger
+from lit_gen.tracking.phase_times import PhaseTimes
+from lit_gen.tracking.pictures import batches_seen, num_images
+from lit_gen.tracking.versions import device_name, git_commit, package_versions
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import Tensor, nn
 
-from callbacks.pictures import batches_seen, log_picture
 from lit_gen.core.images import grid, to_float, to_uint8
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.randomness import forked_rng
+from lit_gen.core.random import forked_rng
 from lit_gen.core.types import Batch, InputError, Reconstructs, StreamData
+from lit_gen.tracking.pictures import batches_seen, log_picture
 
 _LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
 _PURPOSE = 0x6121D  # keeps these draws apart from all others that use the same seed

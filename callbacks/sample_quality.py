@@ -12,7 +12,10 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.feature_blocks import (
+from lit_gen.core.images import to_float, to_uint8
+from lit_gen.core.random import forked_rng, mixed_seed
+from lit_gen.core.types import Batch, InputError, PairBatch, Reconstructs, Split, Translates
+from lit_gen.evaluation.blocks import (
     FeaturePart,
     RealImages,
     abilities_of,
@@ -22,10 +25,7 @@ from callbacks.feature_blocks import (
     target_images,
     undisturbed,
 )
-from callbacks.scores import Score
-from lit_gen.core.images import to_float, to_uint8
-from lit_gen.core.randomness import forked_rng, mixed_seed
-from lit_gen.core.types import Batch, InputError, PairBatch, Reconstructs, Split, Translates
+from lit_gen.evaluation.scores import Score
 from lit_gen.metrics.base import FeatureMetric
 from lit_gen.metrics.features import FeatureExtractor
 

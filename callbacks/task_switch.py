@@ -17,7 +17,7 @@ from lit_gen.core.checkpoint import Stored
 from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
 from lit_gen.core.module import LitModel
-from lit_gen.core.randomness import forked_rng, seed_generators
+from lit_gen.core.random import forked_rng, seed_generators
 from lit_gen.core.types import Batch, InputError, Phase, StreamData, Task
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from callbacks.feature_blocks import on_device
 from callbacks.sample_grid import SampleGrid, evaluation_mode
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError, PairBatch, StreamData, Translates
+from lit_gen.evaluation.blocks import on_device
 
 
 class TranslationGrid(SampleGrid):

@@ -8,9 +8,9 @@ import torch
 
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import NoSplit
-from lit_gen.analysis.subject import Subject
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import ImageSpec
+from lit_gen.evaluation.subject import Subject
 
 SPEC = ImageSpec(channels=1, size=8, num_classes=4)
 

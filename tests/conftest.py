@@ -1,4 +1,4 @@
-"""One thread: the small networks of the tests are much slower with two."""
+"""One thread: the small networks of the tests are much slower with two. And what tests of MLflow share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,35 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_mlflow_settings(monkeypatch):
+    """Each test starts from a user who has set nothing; what the logger sets is undone."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    mlflow_set = (
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT",
+        "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER",
+        "MLFLOW_DISABLE_TELEMETRY",
+        "MLFLOW_TRACKING_USERNAME",
+        "MLFLOW_TRACKING_PASSWORD",
+    )
+    yield
+    for name in mlflow_set:
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """A database that all tests share, since making one takes seconds."""
+    from lit_gen.tracking import mlflow_store
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow_store.prepare_database(f"sqlite:///{path}")
+    return f"sqlite:///{path}"

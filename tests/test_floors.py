@@ -1,7 +1,7 @@
 """Who may import whom (the floors of the house). Import statements are read with `ast`; nothing is imported.
 
 Floors, from below: the words of core; nets, losses, diffusion, metrics; the rest of core (Lightning starts
-here); families, continual, datamodules; callbacks, analysis; cli.
+here); families, continual, datamodules, tracking; evaluation; callbacks; cli.
 """
 
 import ast
@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = tuple(f"lit_gen.core.{name}" for name in ("types", "images", "schedules", "randomness"))
+WORDS = tuple(f"lit_gen.core.{name}" for name in ("types", "batch", "images", "schedules", "random", "files"))
 TENSORS = tuple(f"lit_gen.{name}" for name in ("nets", "losses", "diffusion", "metrics"))
 MODELS = ("lit_gen.families", "lit_gen.continual")
-ABOVE_MODELS = ("callbacks", "lit_gen.analysis")
+BASES = ("lit_gen.families.base", "lit_gen.families.density")
+ABOVE_MODELS = ("callbacks", "lit_gen.evaluation", "lit_gen.tracking")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 HYDRA = ("hydra", "omegaconf")
 TORCH_FREE = ("lit_gen", "lit_gen.__main__", "lit_gen.cli", "lit_gen.cli.help")
@@ -47,17 +48,22 @@ def forbidden(importer: str, imported: str) -> str | None:
         if is_in(imported, *MODELS, *ABOVE_MODELS, "datamodules"):
             return "core stands below models, data and callbacks"
     elif is_in(importer, *MODELS):
-        if is_in(imported, "lit_gen.families") and imported != importer:
-            return "a model imports no family; continual takes a learner as an argument"
+        if is_in(imported, "lit_gen.families") and not is_in(imported, importer, *BASES):
+            return "a model imports no family but their bases; continual takes a learner as an argument"
         if is_in(importer, "lit_gen.families") and is_in(imported, "lit_gen.continual"):
             return "a family does not know of continual methods"
         if is_in(imported, *ABOVE_MODELS, "datamodules"):
             return "models see neither data nor callbacks"
     elif is_in(importer, "datamodules"):
-        if house and not is_in(imported, "datamodules", "lit_gen.core.types", "lit_gen.core.images"):
-            return "datamodules import core.types and core.images only"
-    elif is_in(importer, *ABOVE_MODELS) and is_in(imported, *MODELS, "lit_gen.nets", "datamodules"):
-        return "callbacks and analyses know promises, not families, nets or data"
+        if house and not is_in(imported, "datamodules", *WORDS):
+            return "datamodules import themselves and the words of core only"
+    elif is_in(importer, *ABOVE_MODELS):
+        if is_in(imported, *MODELS, "lit_gen.nets", "datamodules"):
+            return "callbacks, scores and the record know promises, not families, nets or data"
+        if is_in(importer, "lit_gen.evaluation", "lit_gen.tracking") and is_in(imported, "callbacks"):
+            return "evaluation and tracking stand below callbacks"
+        if is_in(importer, "lit_gen.tracking") and is_in(imported, "lit_gen.evaluation", "lit_gen.metrics"):
+            return "tracking keeps what it is given"
     return None
 
 
@@ -134,10 +140,12 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("file", source_files(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_every_import_stays_within_its_floor(file):
-    source = file.read_text(encoding="utf-8")
-    assert violations(source, module_name(file), file.name == "__init__.py") == []
+def test_every_import_stays_within_its_floor():
+    found = []
+    for file in source_files():
+        source = file.read_text(encoding="utf-8")
+        found += violations(source, module_name(file), file.name == "__init__.py")
+    assert found == []
 
 
 @pytest.mark.parametrize(
@@ -157,6 +165,10 @@ def test_every_import_stays_within_its_floor(file):
         ("lit_gen.core.module", "from lit_gen.families.vae import VAE", False),
         ("lit_gen.families.vae", "from lit_gen.losses.divergence import gaussian_kl", True),
         ("lit_gen.families.vae", "from lit_gen.families.gan import GAN", False),
+        ("lit_gen.families.vae", "from lit_gen.families.base import CodedGenerator", True),
+        ("lit_gen.evaluation.board", "from callbacks.ema import Averaging", False),
+        ("callbacks.scoring", "from lit_gen.evaluation.board import Board", True),
+        ("lit_gen.tracking.mlflow", "from lit_gen.evaluation.board import Board", False),
         ("lit_gen.families.vae", "def f():\n    from lit_gen.families import gan", False),
         ("lit_gen.families.vae", "from datamodules.base import ImageDataModule", False),
         ("lit_gen.families.vae", "from omegaconf import DictConfig", False),
@@ -184,8 +196,3 @@ def test_the_rules_tell_right_from_wrong(importer, line, allowed):
 
 def test_no_file_is_a_drawer_for_everything():
     assert [str(f) for f in source_files() if f.stem in ("utils", "util", "helpers", "common", "misc")] == []
-
-
-def test_no_file_is_longer_than_300_lines():
-    long = {str(f.relative_to(ROOT)): len(f.read_text(encoding="utf-8").splitlines()) for f in source_files()}
-    assert {name: count for name, count in long.items() if count > 300} == {}

@@ -12,30 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.mlflow_tracking import TrackingLogger
-from lit_gen.analysis.anomaly import Anomaly
-from lit_gen.analysis.augmentation import Augmentation
-from lit_gen.analysis.code_map import CodeMap
-from lit_gen.analysis.compression import Compression
-from lit_gen.analysis.denoise import Denoise
-from lit_gen.analysis.interpolation import Interpolation
-from lit_gen.analysis.probe import Probe
-from lit_gen.analysis.reconstruction import Reconstruction
-from lit_gen.analysis.subject import Findings
-from lit_gen.analysis.translation import Translation
-from lit_gen.analysis.traversal import Traversal
 from lit_gen.cli import did_you_mean, group_names
-from lit_gen.cli.compare_folders import batches, image_files
+from lit_gen.cli.arguments import as_count, split_words
 from lit_gen.cli.compose import build, recompose
 from lit_gen.cli.hints import fits, mismatch
 from lit_gen.cli.log import log_to
+from lit_gen.cli.open_run import Opened, open_run, with_distinct_names
 from lit_gen.cli.overrides import parse
 from lit_gen.cli.rebuild import FIXED
 from lit_gen.cli.signatures import signature_of
-from lit_gen.cli.subject import Opened, open_run, with_distinct_names
 from lit_gen.cli.tables import as_csv, as_json, as_text, made_folder, picture, write_picture, write_text
-from lit_gen.cli.words import as_count, split_words
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.folders import batches, image_files
+from lit_gen.evaluation.subject import Findings
+from lit_gen.evaluation.uses.anomaly import Anomaly
+from lit_gen.evaluation.uses.augmentation import Augmentation
+from lit_gen.evaluation.uses.code_map import CodeMap
+from lit_gen.evaluation.uses.compression import Compression
+from lit_gen.evaluation.uses.denoise import Denoise
+from lit_gen.evaluation.uses.interpolation import Interpolation
+from lit_gen.evaluation.uses.probe import Probe
+from lit_gen.evaluation.uses.reconstruction import Reconstruction
+from lit_gen.evaluation.uses.translation import Translation
+from lit_gen.evaluation.uses.traversal import Traversal
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
 
 HELP = """lit-gen analyse ckpt=RUN what=NAME [out=FOLDER] [seed=0] [OPTION=VALUE ...] [KEY=VALUE ...]
 

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_gen.analysis.overview import (
+from lit_gen.cli import choices, did_you_mean
+from lit_gen.cli.arguments import as_count, split_words
+from lit_gen.cli.compose import compose
+from lit_gen.cli.log import log_to
+from lit_gen.cli.open_run import open_run
+from lit_gen.cli.runs import Series
+from lit_gen.cli.tables import as_json, made_folder, write_picture, write_text
+from lit_gen.core.checkpoint import read_newest
+from lit_gen.core.types import InputError
+from lit_gen.evaluation.overview import (
     RunNumbers,
     bars,
     csv_of_rows,
@@ -20,16 +29,7 @@ from lit_gen.analysis.overview import (
     read_summary,
     rows_of,
 )
-from lit_gen.analysis.probe import Probe
-from lit_gen.cli import choices, did_you_mean
-from lit_gen.cli.compose import compose
-from lit_gen.cli.log import log_to
-from lit_gen.cli.series import Series
-from lit_gen.cli.subject import open_run
-from lit_gen.cli.tables import as_json, made_folder, write_picture, write_text
-from lit_gen.cli.words import as_count, split_words
-from lit_gen.core.checkpoint import read_newest
-from lit_gen.core.types import InputError
+from lit_gen.evaluation.uses.probe import Probe
 
 HELP = """lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
 lit-gen compare runs=RUN,... out=FOLDER [KEY=VALUE ...]

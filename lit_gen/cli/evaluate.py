@@ -10,17 +10,17 @@ from typing import Any
 
 from lightning import seed_everything
 
-from callbacks.scores import ReportsScores, Score
 from callbacks.task_switch import TaskSwitch
-from lit_gen.cli.compare_folders import compare_folders
+from lit_gen.cli.arguments import split_words
 from lit_gen.cli.compose import build, compose
 from lit_gen.cli.lean import without_gpu_checks
 from lit_gen.cli.log import log_to
 from lit_gen.cli.rebuild import rebuild
 from lit_gen.cli.run_folder import rank, write_atomically
-from lit_gen.cli.words import split_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.folders import compare_folders
+from lit_gen.evaluation.scores import ReportsScores, Score
 
 HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [out=scores.json] [KEY=VALUE ...]

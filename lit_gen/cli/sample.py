@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_gen.cli.arguments import as_count, split_words
 from lit_gen.cli.rebuild import rebuild
-from lit_gen.cli.words import as_count, split_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import grid, to_uint8
 from lit_gen.core.module import LitGenerator
-from lit_gen.core.randomness import forked_rng
+from lit_gen.core.random import forked_rng
 from lit_gen.core.types import InputError
 
 HELP = """lit-gen sample ckpt=PATH out=FILE_OR_FOLDER [n=64] [task=K] [label=K] [seed=0]

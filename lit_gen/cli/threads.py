@@ -14,7 +14,7 @@ from lit_gen.cli.run_folder import rank
 from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
 from lit_gen.core.module import LitModel
-from lit_gen.core.randomness import forked_rng
+from lit_gen.core.random import forked_rng
 from lit_gen.core.types import Batch, InputError, PairBatch, StreamData
 
 log = logging.getLogger(__name__)

@@ -15,20 +15,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.continual_scores import ContinualScores
-from callbacks.metrics_file import MetricsFile
-from callbacks.mlflow_tracking import TrackingLogger
 from callbacks.run_record import RunRecord, cleaned, status_of
 from callbacks.shared_buffers import SharedBuffers
 from callbacks.task_switch import TaskSwitch, check_stages, fit_stages
+from lit_gen.cli.arguments import split_words
 from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank, write_atomically
 from lit_gen.cli.threads import use_threads
-from lit_gen.cli.words import split_words
 from lit_gen.core.checkpoint import Stored, has_checkpoint, read, read_newest
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
+from lit_gen.tracking.metrics_file import MetricsFile
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]

@@ -15,15 +15,15 @@ import torch
 
 from datamodules.image_cache import Decoding, decode
 from lit_gen.cli import did_you_mean
-from lit_gen.cli.compare_folders import image_files
+from lit_gen.cli.arguments import split_words
 from lit_gen.cli.log import log_to
 from lit_gen.cli.rebuild import rebuild
 from lit_gen.cli.tables import picture
-from lit_gen.cli.words import split_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError, Translates
+from lit_gen.evaluation.folders import image_files
 
 HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=false] [device=cpu]
 

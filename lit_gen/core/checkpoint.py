@@ -12,7 +12,7 @@ from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older reader could misunderstand a checkpoint."""
 CHECKPOINT_KEY = "lit_gen"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

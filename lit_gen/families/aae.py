@@ -15,8 +15,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_gen.core.latent import LatentGenerator
 from lit_gen.core.types import Batch, Params, Phase, Task, Terms, Turn
+from lit_gen.families.base import LatentGenerator
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior
 
 

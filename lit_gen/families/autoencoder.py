@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import Batch, Phase, Positive, Task, Terms
+from lit_gen.families.density import LatentDensity, PriorKind
 from lit_gen.losses.reconstruction import squared_error
-from lit_gen.nets.latent_density import LatentDensity, PriorKind
 
 
 class Autoencoder(LitGenerator):

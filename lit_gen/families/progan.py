@@ -13,9 +13,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.conditional import ConditionalGenerator
 from lit_gen.core.module import OptimizerFactory
 from lit_gen.core.types import Batch, InputError, NonNegative, Phase, Positive, Task, Terms, Turn
+from lit_gen.families.base import ConditionalGenerator
 from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
 from lit_gen.nets.progan import enlarged, reduced, resolutions
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.latent import LatentGenerator, penalty_of
 from lit_gen.core.types import Batch, Positive, Terms
+from lit_gen.families.base import LatentGenerator, penalty_of
 from lit_gen.losses.latent_penalties import LatentPenalty
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior
 

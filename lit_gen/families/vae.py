@@ -10,8 +10,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.conditional import CodedGenerator
 from lit_gen.core.types import Batch, Fraction, InputError, Positive, Posterior, Terms
+from lit_gen.families.base import CodedGenerator
 from lit_gen.losses.divergence import (
     free_bits,
     gaussian_kl,

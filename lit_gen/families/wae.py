@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from torch import Tensor
 
-from lit_gen.core.latent import LatentGenerator, penalty_of
 from lit_gen.core.types import Batch, Terms
+from lit_gen.families.base import LatentGenerator, penalty_of
 from lit_gen.losses.latent_penalties import LatentPenalty
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior, StandardNormal
 

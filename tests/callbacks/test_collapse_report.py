@@ -13,9 +13,9 @@ from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.collapse_report import CollapseReport, describe
 from callbacks.continual_scores import ContinualScores
-from callbacks.metrics_file import MetricsFile
 from lit_gen.core.types import InputError, Posterior
 from lit_gen.losses.divergence import gaussian_kl_by_dimension
+from lit_gen.tracking.metrics_file import MetricsFile
 
 
 def posterior_of(count, size, spread=1.0, deviation=0.5):

@@ -9,10 +9,10 @@ from PIL import Image
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.continual_scores import COLUMNS, ContinualScores
-from callbacks.metrics_file import MetricsFile
-from callbacks.score_table import format_matrix
-from callbacks.scores import Score
 from callbacks.task_switch import fit_stages
+from lit_gen.evaluation.scores import Score
+from lit_gen.evaluation.tables import format_matrix
+from lit_gen.tracking.metrics_file import MetricsFile
 
 NAN = float("nan")
 

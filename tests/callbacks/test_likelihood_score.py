@@ -15,9 +15,9 @@ from toys import SPEC, ToyGenerator, make_data, make_trainer
 
 from callbacks.continual_scores import ContinualScores
 from callbacks.likelihood_score import LikelihoodScore
-from callbacks.metrics_file import MetricsFile
 from lit_gen.core.images import to_float
 from lit_gen.core.types import InputError
+from lit_gen.tracking.metrics_file import MetricsFile
 
 PIXELS = SPEC.channels * SPEC.size**2
 

@@ -7,8 +7,8 @@ from lightning import Callback
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.paper_figures import PaperFigures
-from callbacks.scores import Score
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.scores import Score
 
 
 def score(on_task, metric, value, extractor="lenet", split="test"):

@@ -12,17 +12,17 @@ from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from toys import ToyGenerator, make_data, make_trainer
 
-from callbacks import mlflow_store
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.continual_scores import ContinualScores
-from callbacks.data_record import describe_data
-from callbacks.metrics_file import MetricsFile
-from callbacks.mlflow_tracking import TrackingLogger
-from callbacks.phase_times import PhaseTimes
 from callbacks.run_record import RunRecord, cleaned, status_of
-from callbacks.scores import Score
 from callbacks.task_switch import fit_stages
 from lit_gen.core import checkpoint
+from lit_gen.evaluation.scores import Score
+from lit_gen.tracking import mlflow_store
+from lit_gen.tracking.data_record import describe_data
+from lit_gen.tracking.metrics_file import MetricsFile
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
+from lit_gen.tracking.phase_times import PhaseTimes
 
 CONFIG = {"seed": 3, "logger": {"tracking_uri": "http://u:secret@host"}, "model": {"lr": 1e-2}}
 
@@ -224,7 +224,7 @@ def test_other_images_have_another_digest():
 
 def test_stopwatch_adds_up_over_processes_and_resumes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("callbacks.phase_times.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lit_gen.tracking.phase_times.time.monotonic", lambda: now[0])
     times = PhaseTimes()
     times.enter(0, "main")
     times.count(10)
@@ -247,7 +247,7 @@ import functools, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import test_run_record
-from callbacks.mlflow_tracking import TrackingLogger
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
 
 test_run_record.make_trainer = functools.partial(test_run_record.make_trainer, devices=2, strategy="ddp")
 folder = Path({folder!r})

@@ -14,10 +14,10 @@ import torch.distributed
 from sample_quality_toys import COUNTS, Flat, Toy, ToyData, ToyModel, run_test, trainer_with, values
 from torch.utils.data import DataLoader
 
-from callbacks.feature_blocks import blocks, choose
 from callbacks.sample_quality import SampleQuality
 from lit_gen.core.images import to_uint8
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.blocks import blocks, choose
 from lit_gen.metrics.frechet import FrechetDistance
 from lit_gen.metrics.kernel import InceptionScore
 from lit_gen.metrics.neighbours import Neighbours

@@ -12,11 +12,11 @@ from torch import nn
 from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
 from callbacks.mode_collapse import ModeCollapse
-from callbacks.scores import Score
 from callbacks.stability import Stability
 from callbacks.task_switch import check_stages, fit_stages
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import Diverged, InputError, Phase, Turn
+from lit_gen.evaluation.scores import Score
 
 
 class Duel(LitGenerator):

@@ -9,9 +9,9 @@ import pytest
 from analysis_toys import TINY, VAE
 
 from lit_gen.__main__ import main
-from lit_gen.cli import series
+from lit_gen.cli import runs as series
 from lit_gen.cli.compare import run
-from lit_gen.cli.series import Series
+from lit_gen.cli.runs import Series
 from lit_gen.core.types import InputError
 
 

@@ -1,0 +1,73 @@
+"""The one way in which files are written: aside, then renamed; a reader sees the old one or the new one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lit_gen.core.types import InputError
+
+
+@contextmanager
+def replaced(file: Path) -> Iterator[Path]:
+    """A path beside `file`, with the same ending, that takes its place when the block ends well.
+
+    The folder is made if it is not there. When the block raises, what it wrote is removed and `file` stays as
+    it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+    try:
+        yield aside
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> Path:
+    """UTF-8, line ends as they are."""
+    with replaced(file) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+    return file
+
+
+def write_json(file: Path, values: Any) -> Path:
+    """Numbers that are none become null, since JSON has none of them; what it does not know becomes text."""
+    return write_text(file, json.dumps(plain(values), indent=1) + "\n")
+
+
+def writable_folder(key: str, folder: Path) -> Path:
+    """The folder, made if it was not there.
+
+    Args:
+        key: that the user gave it with, for the message.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{key}={folder}: cannot be written ({error.strerror or error}); choose another {key}"
+        ) from error
+    return folder
+
+
+def plain(values: Any) -> Any:
+    """Dictionaries, lists, texts and finite numbers only."""
+    if isinstance(values, Mapping):
+        return {str(key): plain(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [plain(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values if isinstance(values, str | int | float | bool | None) else str(values)

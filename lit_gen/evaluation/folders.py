@@ -1,0 +1,110 @@
+"""Two sets of images, wherever they come from, compared with the same metrics as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from lit_gen.core.types import InputError
+from lit_gen.evaluation.scores import Score
+from lit_gen.metrics.base import FeatureMetric
+from lit_gen.metrics.features import FeatureExtractor
+
+_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+def compare_folders(
+    real: Path,
+    fake: Path,
+    extractor: FeatureExtractor,
+    metrics: Sequence[Callable[[int], FeatureMetric]],
+    batch_size: int,
+    seed: int,
+) -> list[Score]:
+    """Scores of the images in `fake` against those in `real`.
+
+    Raises:
+        InputError: a path is missing, holds no images, or one that cannot be read.
+    """
+    sides = {}
+    for name, path in (("real", real), ("fake", fake)):
+        found = [extractor(batch) for batch in batches(name, path, batch_size)]
+        features = torch.cat([features for features, _ in found])
+        logits = [logits for _, logits in found]
+        sides[name] = features, None if logits[0] is None else torch.cat(logits)
+    scores = []
+    counts = (len(sides["real"][0]), len(sides["fake"][0]))
+    for make in metrics:
+        metric = make(extractor.num_features)
+        for name, (features, logits) in sides.items():
+            metric.update(features, name == "real", torch.arange(len(features)), logits)
+        for name, value in metric.compute().items():
+            judge = (extractor.name, extractor.weights_hash)
+            scores.append(Score(None, name, float(value), *judge, "given", *counts, seed))
+    return scores
+
+
+def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
+    """uint8 [B, C, H, W] of a folder or an archive; a batch holds images of one size, so that no image is
+    scaled twice.
+
+    Args:
+        name: the key that the path was given with, for messages.
+
+    Raises:
+        InputError: there is nothing there, or something that cannot be read.
+    """
+    images = _archive(name, path) if path.suffix == ".npz" else _folder(name, path)
+    waiting: list[Tensor] = []
+    for image in images:
+        if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
+            yield torch.stack(waiting)
+            waiting = []
+        waiting.append(image)
+    yield torch.stack(waiting)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files in a folder and all folders in it, in the order in which `batches` reads them."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
+
+
+def _archive(name: str, path: Path) -> Iterator[Tensor]:
+    if not path.is_file():
+        raise InputError(f"{name}={path}: there is no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            key = "image" if "image" in archive.files else archive.files[0]
+            images = archive[key]
+    except Exception as error:  # zipfile, numpy and zlib each raise their own kinds for a damaged archive
+        raise InputError(f"{name}={path}: cannot be read as an .npz archive ({error})") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) == 0:
+        raise InputError(
+            f"{name}={path}: {key!r} is {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 1 or 3]"
+        )
+    yield from torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def _folder(name: str, path: Path) -> Iterator[Tensor]:
+    if not path.is_dir():
+        raise InputError(
+            f"{name}={path}: there is no such folder; give a folder of images or an .npz archive"
+        )
+    files = image_files(path)
+    if not files:
+        raise InputError(f"{name}={path}: holds no images ({', '.join(sorted(_ENDINGS))})")
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                grey = picture.mode in ("1", "L", "I;16")
+                pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise InputError(
+                f"{name}: {file} cannot be read as an image ({error}); replace or remove it"
+            ) from error
+        yield torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)

@@ -1,0 +1,119 @@
+"""Images unlike those a model was trained on: those that it reconstructs badly or finds unlikely.
+
+Source: An & Cho 2015, "Variational autoencoder based anomaly detection using reconstruction probability"; the
+protocol of one held-out class as in Zenati et al. 2018, arXiv:1802.06222.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_gen.core.types import Batch, InputError, Likelihood, NonNegative, Positive
+from lit_gen.evaluation.plots import histograms
+from lit_gen.evaluation.subject import Findings, Restores, Subject, pixel_error
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """A score for every test image, higher for stranger ones, and how well it tells classes apart that the
+    model should find strange: the area under the ROC curve, 0.5 for guessing.
+
+    Attributes:
+        held_out: these classes against all others; none given: those the model was never trained on.
+        score: reconstruction: squared error per pixel; likelihood: minus the log-likelihood in nats.
+        draws: for each likelihood.
+    """
+
+    held_out: NonNegative | list[NonNegative] | None = None
+    score: Literal["reconstruction", "likelihood"] = "reconstruction"
+    draws: Positive = 50
+
+    def __call__(self, subject: Subject) -> Findings:
+        images = subject.images("test", all_tasks=True)
+        score, label, index = subject.ask(self._question(subject), images)
+        if label.ndim > 1 or (label < 0).all():
+            raise InputError(f"ckpt={subject.name}: its test images have no classes to hold out")
+        if not score.isfinite().all():
+            raise InputError(f"ckpt={subject.name}: some scores are no numbers; has its training diverged?")
+        held_out = self._held_out(subject, label)
+        is_strange = torch.isin(label, torch.tensor(held_out))
+        usual = score[~is_strange & (label >= 0)]
+        table = []
+        for kinds in [held_out, *([[kind] for kind in held_out] if len(held_out) > 1 else [])]:
+            strange = score[torch.isin(label, torch.tensor(kinds))]
+            table.append(
+                {
+                    "held_out": " ".join(map(str, kinds)),
+                    "images": len(strange),
+                    "others": len(usual),
+                    "auc": roc_auc(usual, strange),
+                    "score": float(strange.mean()),
+                    "score_of_others": float(usual.mean()),
+                }
+            )
+        every = zip(index.tolist(), label.tolist(), score.tolist(), strict=True)
+        rows = [{"index": i, "label": kind, "score": value} for i, kind, value in every]
+        name = f"class {', '.join(map(str, held_out))}"
+        title = f"{subject.name}: AUC {table[0]['auc']:.3f}"
+        picture = histograms({"other classes": usual, name: score[is_strange]}, self._axis_name(), title)
+        return Findings(table, rows, picture)
+
+    def _question(self, subject: Subject) -> Callable[[Batch], tuple[Tensor, ...]]:
+        if self.score == "likelihood":
+            likely = subject.promised(Likelihood)
+            return lambda b: (-likely.log_likelihood(b, self.draws), b.label, b.index)
+        model = subject.promised(Restores)
+        return lambda b: (pixel_error(model.reconstruct(b), b.image), b.label, b.index)
+
+    def _axis_name(self) -> str:
+        return "squared error per pixel" if self.score == "reconstruction" else "-log p(x), nats"
+
+    def _held_out(self, subject: Subject, label: Tensor) -> list[int]:
+        """The classes that count as strange.
+
+        Raises:
+            InputError: there are none among the test images, or nothing else.
+        """
+        present = label[label >= 0].unique().tolist()
+        never = never_trained_on(subject, present)
+        given = [self.held_out] if isinstance(self.held_out, int) else self.held_out
+        chosen = never if given is None else sorted(set(given))
+        if given is None and not chosen:
+            raise InputError(
+                f"ckpt={subject.name}: it was trained on every class, so say which one is held out "
+                "(held_out=3), or train one without it: lit-gen train ... data.without_classes=[3]"
+            )
+        unknown = sorted(set(chosen) - set(present))
+        if unknown or len(chosen) == len(present):
+            raise InputError(
+                f"held_out={chosen}: the test images have the classes {', '.join(map(str, present))}; hold "
+                "out some of them, not all (held_out=3)"
+            )
+        seen = sorted(set(chosen) - set(never))
+        if seen:
+            log.warning("%s: class %s was trained on", subject.name, ", ".join(map(str, seen)))
+        return chosen
+
+
+def never_trained_on(subject: Subject, classes: Sequence[int]) -> list[int]:
+    """Those of the classes of which no task seen so far had a labelled training image."""
+    tasks = subject.data.tasks[: subject.num_seen]
+    return [kind for kind in classes if not any(task.label_counts[kind] for task in tasks)]
+
+
+def roc_auc(usual: Tensor, strange: Tensor) -> float:
+    """The chance that a strange image has a higher score than a usual one; a tie counts half."""
+    # Imported here, since it takes a second and most of the command line never needs it.
+    from sklearn.metrics import roc_auc_score
+
+    is_strange = np.r_[np.zeros(len(usual)), np.ones(len(strange))]
+    return float(roc_auc_score(is_strange, torch.cat((usual, strange)).double().numpy()))

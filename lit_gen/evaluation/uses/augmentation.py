@@ -1,0 +1,145 @@
+"""Whether generated images help a classifier: its accuracy with and without them.
+
+Source: Ravuri & Vinyals 2019, "Classification accuracy score for conditional generative models",
+arXiv:1905.10887, whose score is the accuracy after training on generated images alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_gen.core.images import to_float, to_uint8
+from lit_gen.core.module import LitGenerator, LitModel
+from lit_gen.core.random import forked_rng, mixed_seed
+from lit_gen.core.types import Batch, Classifies, InputError, Positive
+from lit_gen.evaluation.subject import CHOICE, CLASSIFIER, GENERATED, Findings, Subject
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A classifier trained on a few real images, on those and generated ones, and on generated ones only.
+
+    All take the same number of steps. Labels of the generated images are those of training images drawn at
+    random. Needs a model with the condition "label".
+
+    Attributes:
+        n: real images.
+        generated: images drawn from the model.
+        steps: of the classifier's optimizer.
+        batch_size: of each step.
+        repeats: other real images, generated ones and initial weights each time.
+    """
+
+    n: Positive = 500
+    generated: Positive = 5000
+    steps: Positive = 500
+    batch_size: Positive = 64
+    repeats: Positive = 3
+
+    def __call__(self, subject: Subject, make_classifier: Callable[[], LitModel]) -> Findings:
+        model = subject.model
+        if not isinstance(model, LitGenerator) or "label" not in model.conditions:
+            raise InputError(
+                f"ckpt={subject.name}: augmentation asks for images of given classes, and "
+                f"{type(model).__name__} was trained without the condition on the label "
+                "(model.condition=label)"
+            )
+        rows, places = [], _labelled_places(subject)
+        for repeat in range(self.repeats):
+            real = self._real(subject, places, repeat)
+            drawn = self._drawn(subject, model, places, repeat)
+            both = tuple(torch.cat(parts) for parts in zip(real, drawn, strict=True))
+            for name, (image, label) in {"real": real, "real + generated": both, "generated": drawn}.items():
+                # The same initial weights for all three.
+                with forked_rng(subject.seed, CLASSIFIER, repeat, device=model.device):
+                    classifier = make_classifier().to(model.device)
+                    self._train(classifier, image, label)
+                accuracy = accuracy_on_test(subject, classifier)
+                rows.append({"repeat": repeat, "train_on": name, "images": len(label), "accuracy": accuracy})
+                log.info("%d of %d, %s: accuracy %.4f", repeat + 1, self.repeats, name, accuracy)
+        return Findings(_means(rows), rows)
+
+    def _real(self, subject: Subject, places: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+        """uint8 [n, C, S, S] and labels [n] of random training images at some of these places."""
+        order = torch.randperm(len(places), generator=_generator(subject, repeat, 0))
+        batch = subject.images("train").__getitems__(places[order[: self.n]].tolist())
+        return batch.image, batch.label
+
+    def _drawn(
+        self, subject: Subject, model: LitGenerator, places: Tensor, repeat: int
+    ) -> tuple[Tensor, Tensor]:
+        """uint8 [generated, C, S, S] and labels of images drawn from the model."""
+        rng = _generator(subject, repeat, 1)
+        chosen = places[torch.randint(len(places), (self.generated,), generator=rng)]
+        like = subject.images("train").__getitems__(chosen.tolist())
+        given = {"label": like.label, "task": like.task}
+        parts = []
+        for number, block in enumerate(torch.arange(self.generated).split(subject.batch_size)):
+            conditions = {name: given[name][block].to(model.device) for name in sorted(model.conditions)}
+            with forked_rng(subject.seed, GENERATED, repeat, number, device=model.device):
+                parts.append(to_uint8(model.sample(len(block), **conditions)).cpu())
+        return torch.cat(parts), like.label
+
+    def _train(self, classifier: LitModel, image: Tensor, label: Tensor) -> None:
+        device = classifier.device
+        optimizer = classifier.make_optimizer(classifier.parameters())
+        classifier.train()
+        order = torch.cat(
+            [torch.randperm(len(label)) for _ in range(-(-self.steps * self.batch_size // len(label)))]
+        )
+        for step in range(self.steps):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            pixels, kind = to_float(image[chosen]).to(device), label[chosen].to(device)
+            batch = Batch(pixels, kind, torch.zeros_like(kind), torch.full_like(kind, -1))
+            optimizer.zero_grad()
+            classifier.step(batch, step / self.steps)["loss"].backward()
+            optimizer.step()
+        classifier.eval()
+
+
+def accuracy_on_test(subject: Subject, classifier: LitModel) -> float:
+    """Share of the labelled test images of the tasks seen whose class the classifier finds."""
+    if not isinstance(classifier, Classifies):
+        raise InputError(f"{type(classifier).__name__} does not promise Classifies (classify)")
+    found, label = subject.ask(
+        lambda b: (classifier.classify(b.image).argmax(1), b.label), subject.images("test")
+    )
+    return float((found == label)[label >= 0].double().mean())
+
+
+def _labelled_places(subject: Subject) -> Tensor:
+    """Places of the training images that have a class, int64.
+
+    Raises:
+        InputError: there are none.
+    """
+    images = subject.images("train")
+    (label,) = subject.ask(lambda b: (b.label,), images)
+    places = (label >= 0).nonzero().flatten() if label.ndim == 1 else torch.empty(0)
+    if len(places) == 0:
+        raise InputError(f"ckpt={subject.name}: none of its training images has a class")
+    return places
+
+
+def _generator(subject: Subject, repeat: int, use: int) -> torch.Generator:
+    return torch.Generator().manual_seed(mixed_seed(subject.seed, CHOICE, repeat, use))
+
+
+def _means(rows: list[dict[str, float | int | str]]) -> list[dict[str, float | int | str]]:
+    """One row per training set: mean and standard deviation over the repeats."""
+    table = []
+    for name in dict.fromkeys(row["train_on"] for row in rows):
+        same = [row for row in rows if row["train_on"] == name]
+        values = torch.tensor([row["accuracy"] for row in same], dtype=torch.float64)
+        std = float(values.std()) if len(values) > 1 else 0.0
+        table.append(
+            {"train_on": name, "images": same[0]["images"], "accuracy": float(values.mean()), "std": std}
+        )
+    return table

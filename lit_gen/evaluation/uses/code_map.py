@@ -1,0 +1,61 @@
+"""Where the classes lie in the space of codes, seen in two dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge
+
+from lit_gen.core.types import InputError
+from lit_gen.evaluation.plots import scatter
+from lit_gen.evaluation.subject import Findings, Subject
+
+
+@dataclass(frozen=True)
+class CodeMap:
+    """Codes of test images in two dimensions, coloured by class; by task where there are no classes.
+
+    Attributes:
+        method: pca: the two axes along which codes differ most; tsne: neighbours stay neighbours, distances
+            and sizes mean nothing (van der Maaten & Hinton 2008).
+        n: images at most.
+        perplexity: of t-SNE, about the number of neighbours.
+    """
+
+    method: Literal["pca", "tsne"] = "pca"
+    n: Annotated[int, Ge(4)] = 2000
+    perplexity: Annotated[float, Ge(1)] = 30.0
+
+    def __call__(self, subject: Subject) -> Findings:
+        images = subject.images("test")
+        codes = subject.codes(images, subject.choose(len(images), self.n))
+        code = codes.code.double().numpy()
+        if min(code.shape) < 2:
+            raise InputError(
+                f"ckpt={subject.name}: {code.shape[0]} codes of {code.shape[1]} dimensions make no map"
+            )
+        place, row = self._pca(code) if self.method == "pca" else self._tsne(code, subject.seed)
+        axes = ("first principal axis", "second") if self.method == "pca" else ("first t-SNE axis", "second")
+        kind = codes.classes()
+        points = zip(codes.index.tolist(), kind.tolist(), place.tolist(), strict=True)
+        rows = [{"index": i, "class": each, "x": x, "y": y} for i, each, (x, y) in points]
+        table = [{"method": self.method, "images": len(code), "latent_size": code.shape[1], **row}]
+        return Findings(table, rows, scatter(torch.from_numpy(place), kind, axes))
+
+    def _pca(self, code: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+        from sklearn.decomposition import PCA
+
+        pca = PCA(n_components=2, svd_solver="full")
+        place = pca.fit_transform(code)
+        return place, {"variance_explained": float(pca.explained_variance_ratio_.sum())}
+
+    def _tsne(self, code: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, float]]:
+        from sklearn.manifold import TSNE
+
+        perplexity = min(self.perplexity, (len(code) - 1) / 3)
+        tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+        place = tsne.fit_transform(code)
+        return place, {"kl_divergence": float(tsne.kl_divergence_)}

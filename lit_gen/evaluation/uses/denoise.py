@@ -1,0 +1,82 @@
+"""Images with their noise taken away: what a model with codes makes of a corrupted image.
+
+Source: Vincent et al. 2008, "Extracting and composing robust features with denoising autoencoders".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from lit_gen.core.images import to_float, to_uint8
+from lit_gen.core.random import forked_rng
+from lit_gen.core.types import Batch, Positive
+from lit_gen.evaluation.subject import CORRUPTION, NOISE, Findings, Restores, Subject, peak_ratio, pixel_error
+from lit_gen.evaluation.uses.reconstruction import pairs_of_rows
+
+Corrupt = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Corrupted test images, or images of the user's, and their reconstructions.
+
+    Attributes:
+        corruption: of the test images; the user's are taken as they are.
+        noise: standard deviation where the pixel range is 2, or the share of the pixels.
+        n: test images at most.
+        columns: of the grid, which shows the first four rows: clean, corrupted, denoised.
+    """
+
+    corruption: Literal["gaussian", "masking", "salt_and_pepper"] = "gaussian"
+    noise: Annotated[float, Ge(0)] = 0.5
+    n: Positive = 1000
+    columns: Positive = 16
+
+    def __call__(self, subject: Subject, corrupt: Corrupt) -> Findings:
+        model = subject.promised(Restores)
+        images = subject.images("test")
+
+        def restored(batch: Batch) -> tuple[Tensor, ...]:
+            noisy = corrupt(batch.image)
+            return batch.image, noisy, model.reconstruct(batch._replace(image=noisy))
+
+        clean, noisy, image = subject.ask(
+            restored, images, subject.choose(len(images), self.n), purpose=CORRUPTION
+        )
+        before, after = (float(pixel_error(each, clean).mean()) for each in (noisy, image))
+        row = {"corruption": self.corruption, "noise": self.noise, "images": len(clean)}
+        table = [
+            {
+                **row,
+                "mse_before": before,
+                "mse_after": after,
+                "psnr_before": peak_ratio(before),
+                "psnr_after": peak_ratio(after),
+            }
+        ]
+        shown = [each[: 4 * self.columns] for each in (clean, noisy, image)]
+        return Findings(table, picture=pairs_of_rows(shown, self.columns))
+
+    def given(self, subject: Subject, image: Tensor) -> Findings:
+        """The user's images, uint8 [N, C, S, S] of the model's size; a model with a condition is told that
+        neither label nor task is known.
+        """
+        model, device = subject.promised(Restores), subject.model.device
+        parts = []
+        for number, block in enumerate(image.split(subject.batch_size)):
+            unknown = torch.full((len(block),), -1, device=device)
+            batch = Batch(to_float(block).to(device), unknown, torch.zeros_like(unknown), unknown)
+            with torch.no_grad(), forked_rng(subject.seed, NOISE, number, device=device):
+                parts.append(model.reconstruct(batch).cpu())
+        restored = torch.cat(parts)
+        change = pixel_error(restored, to_float(image))
+        rows = [{"image": number, "change": value} for number, value in enumerate(change.tolist())]
+        table = [{"images": len(image), "mean_change": float(change.mean())}]
+        shown = [each[: 4 * self.columns] for each in (to_float(image), restored)]
+        return Findings(table, rows, pairs_of_rows(shown, self.columns), to_uint8(restored))

@@ -1,0 +1,98 @@
+"""The way from one test image to another through the latent space.
+
+Source of the spherical way: Shoemake 1985, "Animating rotation with quaternion curves"; for latent codes
+White 2016, arXiv:1609.04468.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from lit_gen.core.types import InputError, Positive
+from lit_gen.evaluation.plots import strips
+from lit_gen.evaluation.subject import Findings, HasCodes, Subject, pixel_error
+
+_PARALLEL = 1e-4  # radians; below it (and as close to opposite) there is no arc to walk along
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A strip per pair of test images: the first one, the images on the way between both codes, the second.
+
+    A model with a condition is told the label and task of the nearer end.
+
+    Attributes:
+        pairs: how many.
+        steps: images on the way, those of both ends' codes included.
+        way: linear; spherical, along which the length of the code is in proportion too; or both.
+    """
+
+    pairs: Positive = 6
+    steps: Annotated[int, Ge(2)] = 10
+    way: Literal["linear", "spherical", "both"] = "both"
+
+    def __call__(self, subject: Subject) -> Findings:
+        model = subject.promised(HasCodes)
+        images = subject.images("test")
+        if len(images) < 2:
+            raise InputError(f"ckpt={subject.name}: interpolation needs two test images, there is one")
+        places = subject.choose(len(images), 2 * self.pairs)
+        pairs = len(places) // 2
+        code, image, label, task = subject.ask(
+            lambda b: (model.encode(b).flatten(1), b.image, b.label, b.task), images, places[: 2 * pairs]
+        )
+        walks = {"linear": linear, "spherical": spherical}
+        ways = [self.way] if self.way != "both" else list(walks)
+        shares = torch.linspace(0, 1, self.steps)
+        nearer = torch.where(shares < 0.5, 0, 1)
+        rows, table = [], []
+        for name in ways:
+            changes = []
+            for pair in range(pairs):
+                ends = [2 * pair, 2 * pair + 1]
+                walk = walks[name](code[ends[0]], code[ends[1]], shares)
+                shown = subject.decoded(walk, label[ends][nearer], task[ends][nearer])
+                rows.append((pair, torch.cat([image[ends[:1]], shown, image[ends[1:]]])))
+                changes.append(pixel_error(shown[1:], shown[:-1]))
+            change = torch.stack(changes)
+            table.append(
+                {
+                    "way": name,
+                    "pairs": pairs,
+                    "steps": self.steps,
+                    "mean_change": float(change.mean()),
+                    "largest_change": float(change.amax(1).mean()),
+                }
+            )
+        # Both ways of a pair one below the other.
+        ordered = [row for _, row in sorted(rows, key=lambda each: each[0])]
+        return Findings(table, picture=strips(ordered))
+
+
+def linear(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
+    """Codes [Z] twice and shares [T] in [0, 1] -> [T, Z]; exact at both ends."""
+    return torch.lerp(first.expand(len(shares), -1), second.expand(len(shares), -1), shares[:, None])
+
+
+def spherical(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
+    """As `linear`, but along the arc between both directions, while the length changes evenly.
+
+    Codes that point the same or opposite ways have no such arc and are joined by a line.
+    """
+    lengths = torch.stack((first.norm(), second.norm()))
+    cosine = torch.dot(first, second) / lengths.prod().clamp(min=1e-30)
+    angle = cosine.double().clamp(-1, 1).acos()
+    straight = linear(first, second, shares)
+    if lengths.min() == 0 or angle < _PARALLEL or angle > torch.pi - _PARALLEL:
+        return straight
+    share = shares.double()[:, None]
+    ends = first.double() / first.double().norm(), second.double() / second.double().norm()
+    direction = (ends[0] * ((1 - share) * angle).sin() + ends[1] * (share * angle).sin()) / angle.sin()
+    length = first.double().norm() * (1 - share) + second.double().norm() * share
+    at_an_end = (shares == 0) | (shares == 1)
+    return torch.where(at_an_end[:, None], straight, (direction * length).to(first.dtype))

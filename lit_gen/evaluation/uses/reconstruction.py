@@ -1,0 +1,52 @@
+"""Test images above what the model makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_gen.core.types import Positive
+from lit_gen.evaluation.plots import strips
+from lit_gen.evaluation.subject import Findings, Restores, Subject, peak_ratio, pixel_error
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A grid of test images, each above its reconstruction; the error is that of all test images.
+
+    Attributes:
+        n: images in the grid.
+        columns: of it.
+    """
+
+    n: Positive = 64
+    columns: Positive = 16
+
+    def __call__(self, subject: Subject) -> Findings:
+        model = subject.promised(Restores)
+        images = subject.images("test")
+        places = subject.choose(len(images), self.n)
+        image, restored = subject.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
+        error = float(reconstruction_errors(subject).mean())
+        table = [{"images": len(images), "mse": error, "psnr": peak_ratio(error)}]
+        return Findings(table, picture=pairs_of_rows([image, restored], self.columns))
+
+
+def reconstruction_errors(subject: Subject, all_tasks: bool = False) -> Tensor:
+    """`pixel_error` of every test image and its reconstruction, [N]."""
+    model = subject.promised(Restores)
+    images = subject.images("test", all_tasks)
+    return subject.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), images)[0]
+
+
+def pairs_of_rows(versions: list[Tensor], columns: int) -> Tensor:
+    """Versions of the same images, float32 [N, C, S, S] each, one below the other in rows of `columns`; what
+    is missing in the last row is white.
+    """
+    count = len(versions[0])
+    columns = min(columns, count)
+    white = torch.ones(-count % columns, *versions[0].shape[1:])
+    split = [torch.cat((version, white)).split(columns) for version in versions]
+    return strips([row for group in zip(*split, strict=True) for row in group])

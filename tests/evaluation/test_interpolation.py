@@ -1,0 +1,112 @@
+"""Ways between codes, and the strips of images along them."""
+
+import pytest
+import torch
+from analysis_toys import FirstPixels, OnlySamples, make_subject, test_images
+
+from lit_gen.core.types import InputError
+from lit_gen.evaluation.plots import strips
+from lit_gen.evaluation.uses.interpolation import Interpolation, linear, spherical
+from lit_gen.evaluation.uses.traversal import Traversal, moved
+
+SHARES = torch.linspace(0, 1, 7)
+
+
+@pytest.mark.parametrize("walk", [linear, spherical])
+def test_a_walk_begins_and_ends_exactly_at_its_codes(walk):
+    torch.manual_seed(0)
+    for first, second in torch.randn(50, 2, 5) * 3:
+        path = walk(first, second, SHARES)
+        assert path.shape == (7, 5)
+        assert path[0].equal(first) and path[-1].equal(second)
+
+
+def test_the_spherical_way_keeps_the_norm_and_turns_evenly():
+    torch.manual_seed(1)
+    first, second = torch.nn.functional.normalize(torch.randn(2, 9), dim=1) * 4
+    path = spherical(first, second, SHARES)
+    torch.testing.assert_close(path.norm(dim=1), torch.full((7,), 4.0))
+    whole = torch.acos(first @ second / 16)
+    torch.testing.assert_close(torch.acos(path[1:-1] @ first / 16), SHARES[1:-1] * whole)
+    in_between = linear(first, second, SHARES)[1:-1]
+    assert (in_between.norm(dim=1) < 4).all()
+
+
+def test_between_codes_of_unlike_length_the_length_changes_evenly():
+    first, second = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])
+    path = spherical(first, second, SHARES)
+    torch.testing.assert_close(path.norm(dim=1), torch.lerp(torch.tensor(3.0), torch.tensor(1.0), SHARES))
+
+
+@pytest.mark.parametrize("second", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0]])
+def test_codes_without_an_arc_between_them_are_joined_by_a_line(second):
+    first, second = torch.tensor([1.0, 2.0]), torch.tensor(second)
+    assert spherical(first, second, SHARES).equal(linear(first, second, SHARES))
+
+
+def test_a_strip_shows_both_images_and_the_decoded_codes_between_them():
+    subject = make_subject()
+    found = Interpolation(pairs=1, steps=2, way="linear")(subject)
+    chosen = subject.choose(40, 2)
+    image = test_images(subject)[chosen]
+    ends = subject.model.decode(image.flatten(1)[:, :6], label=chosen)
+    expected = strips([torch.cat([image[:1], ends, image[1:]])])
+    assert found.picture.equal(expected)
+    # One step from end to end: the squared error between both decoded ends, pixels counted from 0 to 1.
+    change = float((ends[0] - ends[1]).square().mean() / 4)
+    assert found.table[0]["mean_change"] == pytest.approx(change)
+    assert found.table[0]["largest_change"] == pytest.approx(change)
+
+
+def test_a_conditional_model_is_told_the_label_of_the_nearer_end():
+    subject = make_subject()
+    Interpolation(pairs=1, steps=5, way="spherical")(subject)
+    first, second = (int(place) % 4 for place in subject.choose(40, 2))  # label of a synthetic image
+    assert subject.model.told == [[first, first, second, second, second]]
+
+
+def test_both_ways_of_a_pair_stand_one_below_the_other():
+    found = Interpolation(pairs=3, steps=4)(make_subject())
+    assert [row["way"] for row in found.table] == ["linear", "spherical"]
+    cell = 24 + 1
+    assert found.picture.shape == (6 * cell + 1, 6 * cell + 1, 1)
+    rows = [found.picture[cell * row : cell * row + cell] for row in range(6)]
+    for linear_row, spherical_row in zip(rows[::2], rows[1::2], strict=True):
+        assert linear_row[:, :cell].equal(spherical_row[:, :cell])  # the same test image
+        assert not linear_row.equal(spherical_row)
+
+
+def test_moving_one_dimension_leaves_the_others_and_passes_through_the_code():
+    code = torch.tensor([1.0, -2.0, 0.5])
+    path = moved(code, 1, 3.0, 5)
+    assert path[:, 1].tolist() == [-5.0, -3.5, -2.0, -0.5, 1.0]
+    assert path[2].equal(code) and path[:, [0, 2]].equal(code[[0, 2]].expand(5, 2))
+
+
+def test_a_traversal_moves_each_dimension_by_its_own_standard_deviation():
+    subject = make_subject()
+    found = Traversal(image=3, dimensions=4, width=2.0, steps=3)(subject)
+    image = test_images(subject)
+    std = image.flatten(1)[:, :4].std(0)
+    assert [row["dimension"] for row in found.table] == [0, 1, 2, 3]
+    for row, value in zip(found.table, std.tolist(), strict=True):
+        assert row["std"] == pytest.approx(value, rel=1e-5)
+        # One of 64 pixels differs by four standard deviations, two in a range of 1.
+        assert row["change"] == pytest.approx((4 * value) ** 2 / 4 / 64, rel=1e-4)
+    middle = subject.model.decode(image[3:4].flatten(1)[:, :6], label=torch.tensor([3]))
+    cell = 24 + 1
+    for row in range(4):
+        shown = found.picture[row * cell : row * cell + cell + 1, cell : 2 * cell + 1]
+        assert shown.equal(strips([middle]))
+    assert all(told == [3, 3, 3] for told in subject.model.told[:4])
+
+
+def test_there_are_not_more_dimensions_than_the_code_has():
+    assert len(Traversal(dimensions=99)(make_subject(FirstPixels(latent_size=3))).table) == 3
+
+
+def test_what_cannot_be_shown_is_refused():
+    with pytest.raises(InputError, match=r"OnlySamples does not promise HasCodes \(encode and decode\)"):
+        Interpolation()(make_subject(OnlySamples()))
+    with pytest.raises(InputError, match="image=40: there are test images 0 to 39"):
+        Traversal(image=40)(make_subject())

@@ -1,0 +1,133 @@
+"""The table over many runs."""
+
+import csv
+import io
+import json
+
+import pytest
+import torch
+from analysis_toys import FirstPixels, OnlySamples, make_subject, test_images
+
+from lit_gen.core.types import InputError
+from lit_gen.evaluation.overview import (
+    RunNumbers,
+    bars,
+    csv_of_rows,
+    csv_of_runs,
+    markdown,
+    measure,
+    number,
+    read_scores,
+    read_summary,
+    rows_of,
+)
+from lit_gen.evaluation.uses.probe import Probe
+
+RUNS = [
+    RunNumbers("wae", 0, {"fid": 10.0, "recall": 0.25, "parameters": 1000}, "judge"),
+    RunNumbers("gan", 0, {"fid": 7.0, "parameters": 5}, "judge"),
+    RunNumbers("wae", 1, {"fid": 14.0, "recall": 0.75, "parameters": 1000}, "judge"),
+    RunNumbers("wae", 2, {"fid": 12.0, "parameters": 1000}, "judge"),
+]
+
+
+def test_a_row_is_mean_and_standard_deviation_over_seeds_in_the_order_given():
+    wae, gan = rows_of(RUNS)
+    assert (wae.model, wae.seeds, gan.model, gan.seeds) == ("wae", (0, 1, 2), "gan", (0,))
+    assert wae.cells["fid"] == (12.0, 2.0, 3)  # 10, 12, 14
+    assert wae.cells["recall"].mean == 0.5 and wae.cells["recall"].count == 2
+    assert gan.cells["fid"][::2] == (7.0, 1) and gan.cells["fid"].std != gan.cells["fid"].std  # NaN
+    assert "recall" not in gan.cells
+
+
+def test_the_markdown_marks_the_best_and_says_what_is_missing():
+    lines = markdown(rows_of(RUNS), ["A note."]).splitlines()
+    assert lines[0] == "| model | seeds | FID | recall | parameters |"
+    assert lines[1] == "|---|---|---|---|---|"
+    assert lines[2] == "| wae | 3 | 12 +- 2 | 0.500 +- 0.354 (2 of 3) | 1,000 |"
+    assert lines[3] == "| gan | 1 | **7** | - | 5 |"
+    assert lines[-1] == "A note."
+
+
+def test_the_files_hold_every_digit():
+    rows = list(csv.DictReader(io.StringIO(csv_of_rows(rows_of(RUNS)))))
+    assert rows[0]["model"] == "wae" and rows[0]["seeds"] == "0 1 2"
+    assert (float(rows[0]["fid"]), float(rows[0]["fid_std"]), rows[0]["fid_n"]) == (12.0, 2.0, "3")
+    assert (rows[1]["fid_std"], rows[1]["recall"], rows[1]["recall_n"]) == ("", "", "0")
+    runs = list(csv.DictReader(io.StringIO(csv_of_runs(RUNS))))
+    assert [(r["model"], r["seed"], r["fid"], r["recall"]) for r in runs] == [
+        ("wae", "0", "10.0", "0.25"),
+        ("gan", "0", "7.0", ""),
+        ("wae", "1", "14.0", "0.75"),
+        ("wae", "2", "12.0", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123456, "0.0123"),
+        (0.5, "0.500"),
+        (1.2345, "1.23"),
+        (12.345, "12.3"),
+        (12345.6, "12,346"),
+        (3, "3"),
+    ],
+)
+def test_numbers_have_three_digits_that_matter(value, text):
+    assert number(value) == text
+
+
+def test_every_quantity_has_a_panel():
+    picture = bars(rows_of(RUNS))
+    assert picture.dtype == torch.uint8 and picture.shape[2] == 3
+    assert len(picture.flatten(0, 1).unique(dim=0)) > 5
+
+
+def write_scores(folder, *rows):
+    header = "after_task,on_task,metric,value,extractor,extractor_hash,split,num_real,num_fake,seed"
+    (folder / "scores.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def test_scores_are_those_over_all_tasks_after_the_last_one(tmp_path):
+    write_scores(
+        tmp_path,
+        "1,all,nll,97.5,,,test,100,0,0",
+        "0,all,fid,1.0,lenet,abc,test,50,50,0",
+        "1,0,fid,2.0,lenet,abc,test,50,50,0",
+        "1,all,fid,3.0,lenet,abc,test,100,90,0",
+        "1,all,recall,nan,lenet,abc,test,100,90,0",
+        "1,all,floor_fid,4.0,lenet,abc,test,100,90,0",
+        "1,all,fid,5.0,inception,def,test,100,90,0",
+    )
+    scores, judge = read_scores(tmp_path)
+    assert scores == {"fid": 3.0, "nll": 97.5} and judge == "lenet (abc), 100 real and 90 generated images"
+    assert read_scores(tmp_path / "nowhere") == ({}, "")
+    (tmp_path / "scores.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"scores.csv: cannot be read"):
+        read_scores(tmp_path)
+
+
+def test_speed_is_that_of_all_phases_together_and_the_run_must_be_finished(tmp_path):
+    phases = [{"images": 300, "seconds": 2.0}, {"images": 100, "seconds": 6.0}]
+    file = tmp_path / "summary.json"
+    file.write_text(json.dumps({"status": "FINISHED", "phases": phases}))
+    assert read_summary(tmp_path) == {"train_seconds": 8.0, "images_per_second": 50.0}
+    file.write_text(json.dumps({"status": "KILLED", "phases": phases}))
+    with pytest.raises(InputError, match="this run is KILLED; lit-gen train resume="):
+        read_summary(tmp_path)
+    file.unlink()
+    with pytest.raises(InputError, match="no finished run"):
+        read_summary(tmp_path)
+
+
+def test_what_a_model_cannot_do_is_not_measured():
+    subject = make_subject(FirstPixels())
+    values = measure(subject, Probe())
+    assert values["parameters"] == 3
+    assert values["mse"] == pytest.approx(
+        float(test_images(subject).flatten(1)[:, 6:].square().sum() / 40 / 256)
+    )
+    assert set(values) == {"parameters", "mse", "linear_accuracy", "knn_accuracy"}
+    assert measure(make_subject(OnlySamples()), Probe()) == {"parameters": 0}
+    assert set(measure(make_subject(labelled_share=0.0), Probe())) == {"parameters", "mse"}

@@ -1,0 +1,177 @@
+"""MLflow: one run, continued on resume, whole parameters, no secrets."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow_toys import client
+
+from lit_gen.core.types import InputError
+from lit_gen.tracking import mlflow_store
+from lit_gen.tracking.mlflow_tracking import TrackingLogger, flat
+
+pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
+
+
+def test_default_database_is_beside_the_folder_of_runs(tmp_path, monkeypatch):
+    assert mlflow_store.resolve_uri(None, tmp_path / "runs" / "a") == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert mlflow_store.resolve_uri(None, tmp_path / "mine") == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert mlflow_store.resolve_uri(None, tmp_path) == "http://somewhere:5000"
+    assert mlflow_store.resolve_uri("sqlite:///x.db", tmp_path) == "sqlite:///x.db"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "gopher://host"])
+def test_an_address_that_cannot_work_is_refused_at_once(tmp_path, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=r"MLFLOW_TRACKING_URI=.*sqlite:///"):
+        TrackingLogger(tmp_path)
+    with pytest.raises(InputError, match=r"logger\.tracking_uri="):
+        TrackingLogger(tmp_path, tracking_uri=uri)
+
+
+def test_no_user_and_password_in_anything_that_is_kept(tmp_path):
+    secret = "http://ann:pass%40word@host:5000"
+    params = flat({"logger": {"tracking_uri": secret, "list": [secret]}})
+    assert params == {"logger.tracking_uri": "http://host:5000", "logger.list": '["http://host:5000"]'}
+    logger = TrackingLogger(tmp_path, tracking_uri=secret)
+    assert logger.tracking_uri == "http://host:5000"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "pass@word"
+    assert (
+        mlflow_store.without_secrets("postgresql+psycopg2://u:p@q@db/x b@c")
+        == "postgresql+psycopg2://db/x b@c"
+    )
+
+
+def test_parameters_are_flat_and_empty_ones_stay():
+    assert flat({"a": {"b": 1e-3, "c": None}, "d": [1, 2], "e": {}, "f": "x", "g@": True}) == {
+        "a.b": "0.001",
+        "a.c": "null",
+        "d": "[1, 2]",
+        "e": "{}",
+        "f": "x",
+        "g_": "true",
+    }
+
+
+def test_a_run_is_kept_whole(tmp_path, database):
+    logger = TrackingLogger(tmp_path / "run-a", database, experiment_name="whole", tags={"who": "test"})
+    long = "x" * 10_000
+    logger.log_hyperparams({f"key{i}": i for i in range(150)} | {"long": long, "some": "y" * 5000})
+    for step in range(1200):
+        logger.log_metrics({"train/loss": 1 / (step + 1)}, step)
+    logger.log_metrics({"odd@name": 1.0}, 0)
+    logger.set_tags({"git_commit": "abc"})
+    logger.log_text("uri: http://u:p@host/x\n", "config.yaml")
+    logger.log_image("samples", torch.zeros(10, 12, 1, dtype=torch.uint8), 3)
+    logger.log_image("colours", torch.zeros(10, 12, 3, dtype=torch.uint8), 3)
+    logger.log_dataset("digits", "d1g35t", "training", {"num_images": 100})
+    logger.log_task(0, "0-1", {"fid/lenet": 2.0}, 0)
+    logger.log_task(0, "0-1", {"fid/lenet": 3.0}, 1)
+    logger.finalize("success")
+    logger.finish("FINISHED")
+    assert not logger.is_silent
+
+    mlflow = client(database)
+    run = mlflow.get_run(logger.run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "run-a")
+    assert mlflow.get_experiment(run.info.experiment_id).name == "whole"
+    assert len(run.data.params) == 152 and run.data.params["key149"] == "149"
+    assert run.data.params["some"] == "y" * 5000
+    assert len(run.data.params["long"]) == 6000 and run.data.params["long"].endswith("is whole)")
+    history = mlflow.get_metric_history(logger.run_id, "train/loss")
+    assert sorted((m.step, m.value) for m in history) == [(s, 1 / (s + 1)) for s in range(1200)]
+    assert run.data.metrics["odd_name"] == 1.0
+    assert run.data.tags["git_commit"] == "abc" and run.data.tags["who"] == "test"
+    assert run.inputs.dataset_inputs[0].dataset.digest == "d1g35t"
+    config = mlflow.download_artifacts(logger.run_id, "config.yaml", str(tmp_path))
+    assert Path(config).read_text() == "uri: http://host/x\n"
+    names = [entry.path for entry in mlflow.list_artifacts(logger.run_id, "images")]
+    assert any("samples" in n and "+step+3+" in n and n.endswith(".png") for n in names)
+    (child,) = mlflow.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{logger.run_id}'")
+    assert child.info.status == "FINISHED" and child.data.tags["task_name"] == "0-1"
+    points = mlflow.get_metric_history(child.info.run_id, "fid/lenet")
+    assert [(m.step, m.value) for m in points] == [(0, 2.0), (1, 3.0)]
+
+
+def test_a_resume_continues_the_run_and_changed_parameters_become_tags(tmp_path, database):
+    first = TrackingLogger(tmp_path / "run", database)
+    first.log_hyperparams({"lr": 1, "same": "s"})
+    first.log_task(1, "2-3", {"fid": 1.0}, 1)
+    first.finish("KILLED")
+    assert client(database).get_run(first.run_id).info.status == "KILLED"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"] == first.run_id
+
+    second = TrackingLogger(tmp_path / "run", database)
+    assert second.run_id == first.run_id
+    assert client(database).get_run(first.run_id).info.status == "RUNNING"
+    second.log_hyperparams({"lr": 2, "same": "s", "new": 3})
+    second.log_task(1, "2-3", {"fid": 2.0}, 2)
+    second.finish("FINISHED")
+    run = client(database).get_run(first.run_id)
+    assert run.data.params == {"lr": "1", "same": "s", "new": "3"}
+    assert run.data.tags["changed.lr"] == "2" and "changed.same" not in run.data.tags
+    children = client(database).search_runs(
+        [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{first.run_id}'"
+    )
+    assert [child.info.status for child in children] == ["FINISHED"]
+
+
+def test_a_run_that_was_deleted_is_begun_anew(tmp_path, database):
+    first = TrackingLogger(tmp_path / "run", database)
+    client(database).delete_run(first.run_id)
+    second = TrackingLogger(tmp_path / "run", database)
+    third = TrackingLogger(tmp_path / "other", database, run_id="0" * 32)
+    assert len({first.run_id, second.run_id, third.run_id}) == 3
+    assert None not in (second.run_id, third.run_id)
+
+
+def test_the_final_checkpoint_becomes_a_version_of_a_model(tmp_path, database):
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    logger = TrackingLogger(tmp_path / "run", database, register_as="digits-vae")
+    logger.start()
+    logger.finish("FINISHED", checkpoint)
+    assert not logger.is_silent
+    version = client(database).get_model_version_by_alias("digits-vae", "final")
+    assert version.run_id == logger.run_id
+    kept = client(database).download_artifacts(logger.run_id, "checkpoints/last.ckpt", str(tmp_path))
+    assert Path(kept).read_bytes() == b"weights"
+
+
+def test_a_failed_run_keeps_no_checkpoint(tmp_path, database):
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    logger = TrackingLogger(tmp_path / "run", database, log_checkpoint=True)
+    logger.start()
+    logger.finish("FAILED", checkpoint)
+    assert client(database).get_run(logger.run_id).info.status == "FAILED"
+    assert client(database).list_artifacts(logger.run_id) == []
+
+
+def test_other_processes_than_the_first_do_nothing(tmp_path, monkeypatch):
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    logger = TrackingLogger(tmp_path / "run", f"sqlite:///{tmp_path / 'never.db'}")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    _ = logger.experiment
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.log_hyperparams({"a": 1})
+    logger.finalize("success")
+    logger.finish("FINISHED")
+    assert logger.run_id is None and not list(tmp_path.iterdir())
+
+
+def test_a_call_costs_far_less_than_a_millisecond(tmp_path, database):
+    logger = TrackingLogger(tmp_path / "run", database)
+    logger.start()
+    durations = []
+    for step in range(2000):
+        start = time.perf_counter()
+        logger.log_metrics({"train/loss": 1.0, "train/kl": 2.0}, step)
+        durations.append(time.perf_counter() - start)
+    logger.finish("FINISHED")
+    assert sorted(durations)[1000] < 2e-4

@@ -1,0 +1,256 @@
+"""MLflow where it fails: a dead server is one warning, a hanging one costs seconds, processes meet."""
+
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+import torch
+from mlflow_toys import client
+
+from lit_gen.core.types import InputError
+from lit_gen.tracking import mlflow_store, mlflow_tracking
+from lit_gen.tracking.background import Courier
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
+
+pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def warnings_of(caplog):
+    return [
+        r for r in caplog.records if r.levelno >= logging.WARNING and r.name.startswith("lit_gen.tracking")
+    ]
+
+
+def test_a_closed_port_is_one_warning(tmp_path, caplog):
+    start = time.monotonic()
+    logger = TrackingLogger(tmp_path / "run", f"http://user:secret@127.0.0.1:{free_port()}")
+    assert logger.run_id is None and logger.is_silent
+    for step in range(100):
+        logger.log_metrics({"loss": 1.0}, step)
+    logger.finish("FAILED")
+    assert time.monotonic() - start < 30  # importing MLflow included
+    (warning,) = warnings_of(caplog)
+    assert "127.0.0.1" in warning.getMessage() and "secret" not in caplog.text
+
+
+def test_a_server_that_accepts_and_never_answers_costs_five_seconds(tmp_path, caplog):
+    import mlflow.tracking  # noqa: F401
+
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(8)
+        logger = TrackingLogger(tmp_path / "run", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        start = time.monotonic()
+        logger.start()
+        assert 1 < time.monotonic() - start < 6
+        logger.log_metrics({"loss": 1.0}, 0)
+        logger.finish("FINISHED")
+        assert time.monotonic() - start < 6.5
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_settings_of_the_user_are_kept(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "6")
+    mlflow_store.import_quietly()
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "6"
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        mlflow_store.importlib.util, "find_spec", lambda name: None if name == "psutil" else 1
+    )
+    TrackingLogger(tmp_path)
+    with pytest.raises(InputError, match="pip install psutil"):
+        TrackingLogger(tmp_path, system_metrics=True)
+    monkeypatch.setattr(mlflow_store.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="logger=csv"):
+        TrackingLogger(tmp_path)
+
+
+def test_the_courier_keeps_order_and_stops_at_the_first_failure():
+    done, failures = [], []
+    courier = Courier("test", failures.append)
+    for number in range(5):
+        courier.send(lambda number=number: done.append(number))
+    assert courier.wait(5) and done == [0, 1, 2, 3, 4]
+    courier.send(lambda: 1 / 0)
+    courier.send(lambda: done.append("never"))
+    assert not courier.wait(5)
+    assert done == [0, 1, 2, 3, 4] and [type(f) for f in failures] == [ZeroDivisionError]
+
+
+def test_the_courier_loses_patience_with_a_job_that_hangs():
+    failures = []
+    courier = Courier("test", failures.append)
+    courier.send(lambda: time.sleep(0.15))
+    courier.send(lambda: time.sleep(0.15))
+    assert courier.wait(0.25)  # patience is for one job, not for all
+    courier.send(lambda: time.sleep(2))
+    assert not courier.wait(0.1)
+    assert [type(f) for f in failures] == [TimeoutError]
+
+
+def test_a_locked_database_is_tried_again_and_a_failure_at_once_one_time():
+    from mlflow.exceptions import MlflowException
+
+    def failing(times, words):
+        tries = []
+
+        def job():
+            tries.append(words)
+            if len(tries) <= times:
+                raise MlflowException(words)
+
+        return job, tries
+
+    job, tries = failing(3, "(sqlite3.OperationalError) database is locked")
+    mlflow_store.carefully(job)
+    assert len(tries) == 4
+    job, tries = failing(1, "connection reset")
+    mlflow_store.carefully(job)
+    assert len(tries) == 2
+    job, tries = failing(9, "connection reset")
+    with pytest.raises(MlflowException):
+        mlflow_store.carefully(job)
+    assert len(tries) == 2
+
+
+def test_a_slow_failure_is_not_repeated(monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    tries = []
+
+    def job():
+        tries.append(1)
+        time.sleep(0.02)
+        raise MlflowException("timed out")
+
+    monkeypatch.setattr(mlflow_store, "_AT_ONCE", 0.01)
+    with pytest.raises(MlflowException):
+        mlflow_store.carefully(job)
+    assert len(tries) == 1
+
+
+def test_the_command_to_look_at_runs_has_no_secret(tmp_path):
+    logger = TrackingLogger(tmp_path, f"sqlite:///{tmp_path}/a b.db")
+    words = shlex.split(logger.view_command())
+    assert words[0].endswith("mlflow") and words[1:] == [
+        "ui",
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/a b.db",
+    ]
+    logger = TrackingLogger(tmp_path, "http://u:p@host:5000")
+    assert logger.view_command() == "http://host:5000"
+
+
+_START_TOGETHER = """
+import sys, time
+from pathlib import Path
+from lit_gen.tracking.mlflow_store import import_quietly
+from lit_gen.tracking.mlflow_tracking import TrackingLogger
+
+home, number = Path(sys.argv[1]), sys.argv[2]
+import_quietly()
+(home / f"ready-{number}").touch()
+while len(list(home.glob("ready-*"))) < 4:
+    time.sleep(0.01)
+logger = TrackingLogger(home / "runs" / number)
+logger.log_metrics({"rank": float(number)}, 0)
+logger.finish("FINISHED")
+(home / f"done-{number}").write_text(str(logger.run_id))
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_that_start_together_on_no_database_all_get_their_run(tmp_path):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _START_TOGETHER, str(tmp_path), str(number)])
+        for number in range(4)
+    ]
+    for process in processes:
+        assert process.wait(400) == 0
+    runs = {number: (tmp_path / f"done-{number}").read_text() for number in range(4)}
+    mlflow = client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for number, run_id in runs.items():
+        run = mlflow.get_run(run_id)
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"rank": float(number)})
+    assert len({mlflow.get_run(r).info.experiment_id for r in runs.values()}) == 1
+
+
+@pytest.fixture
+def server(tmp_path, database):
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", database, "--artifacts-destination", str(tmp_path / "art")]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=1)
+            break
+        except OSError:
+            assert time.monotonic() < deadline and process.poll() is None, "the server did not start"
+            time.sleep(0.3)
+
+    def kill():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    yield url, kill
+    kill()
+
+
+@pytest.mark.slow
+def test_a_real_server_keeps_the_run_and_may_die_midway(tmp_path, server, caplog, monkeypatch):
+    url, kill = server
+    # A test machine may be busy; what is measured is what happens when the server is gone.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    monkeypatch.setattr(mlflow_tracking, "SERVER_PATIENCE", 120.0)
+    logger = TrackingLogger(tmp_path / "run", url, experiment_name="served", log_checkpoint=True)
+    checkpoint = tmp_path / "last.ckpt"
+    checkpoint.write_bytes(b"weights")
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"loss": 0.5}, 7)
+    logger.log_image("samples", torch.zeros(8, 8, 3, dtype=torch.uint8), 1)
+    logger.finish("FINISHED", checkpoint)
+    assert not logger.is_silent
+    run = client(url).get_run(logger.run_id)
+    assert (run.info.status, run.data.metrics, run.data.params) == ("FINISHED", {"loss": 0.5}, {"lr": "0.1"})
+    assert [f.path for f in client(url).list_artifacts(run.info.run_id, "checkpoints")] == [
+        "checkpoints/last.ckpt"
+    ]
+
+    resumed = TrackingLogger(tmp_path / "run", url, experiment_name="served")
+    assert resumed.run_id == logger.run_id
+    kill()
+    monkeypatch.undo()
+    caplog.clear()
+    slowest = 0.0
+    for step in range(3000):
+        start = time.perf_counter()
+        resumed.log_metrics({"loss": 1.0}, step)
+        slowest = max(slowest, time.perf_counter() - start)
+    start = time.monotonic()
+    resumed.finish("FINISHED")
+    assert time.monotonic() - start < 6 and slowest < 2
+    assert resumed.is_silent and len(warnings_of(caplog)) == 1
