@@ -20,9 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
-from datamodules.mnist import MNISTData
-from datamodules.tasks import NoSplit
-from lit_gen.core.types import ImageSpec
+from datamodules.mnist import MNIST as OurMNIST
 
 
 def main(arguments: list[str]) -> None:
@@ -34,11 +32,8 @@ def main(arguments: list[str]) -> None:
         options[key] = value
     root, batch_size = options["data.root"], int(options["data.batch_size"])
 
-    data = MNISTData(
-        root=root, spec=ImageSpec(1, 28, 10), split=NoSplit(), batch_size=batch_size, download=False
-    )
-    data.prepare_data()
-    data.setup()
+    data = OurMNIST(root, download=False, batch_size=batch_size)
+    data.read_once()
     ours = data.train_dataloader()
     with tempfile.TemporaryDirectory() as folder:
         theirs = DataLoader(
@@ -48,7 +43,7 @@ def main(arguments: list[str]) -> None:
         rates = {"lit-gen": [], "torchvision": []}
         for epoch in range(int(options["epochs"])):
             ours.sampler.set_epoch(epoch)
-            rates["lit-gen"].append(_rate(data.on_after_batch_transfer(batch, 0).image for batch in ours))
+            rates["lit-gen"].append(_rate(batch.ready().image for batch in ours))
             rates["torchvision"].append(_rate(image for image, _ in theirs))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():

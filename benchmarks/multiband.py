@@ -19,6 +19,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -26,11 +27,12 @@ import torch.nn.functional as F
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 
-from callbacks.task_switch import TaskSwitch, fit_stages
-from datamodules.mnist import MNISTData
+from callbacks.task_switch import TaskSwitch
+from datamodules.mnist import MNIST
 from datamodules.tasks import ClassSplit
 from lit_gen.continual.multiband import Epochs, MultibandVAE
 from lit_gen.continual.multiband_local import CodePrior, LocalVAE
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import ImageSpec, Task
 from lit_gen.losses.reconstruction import bernoulli_nll
 from lit_gen.nets.binary import BinaryEncoder, gaussian_code, relaxed_bits, thresholded
@@ -69,8 +71,8 @@ def time_task(options: dict[str, str], task: int, clock: Clock) -> None:
     """Trains one task with a new model; the clock goes on from where it stood, and reports."""
     devices, num_tasks = int(options["devices"]), int(options["num_tasks"])
     data = OneTask(
-        task,
-        root=options["data.root"],
+        options["data.root"],
+        only=task,
         download=False,
         spec=SPEC,
         split=ClassSplit(num_tasks),
@@ -101,12 +103,11 @@ def time_task(options: dict[str, str], task: int, clock: Clock) -> None:
         clock.report(devices)
 
 
-class OneTask(MNISTData):
+@dataclass(eq=False, repr=False)
+class OneTask(MNIST):
     """MNIST with one task of its stream as the only stage."""
 
-    def __init__(self, task: int, **base) -> None:
-        super().__init__(**base)
-        self.only = task
+    only: int = field(default=0, kw_only=True)
 
     @property
     def stages(self) -> tuple[Task, ...]:

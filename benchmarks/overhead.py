@@ -21,12 +21,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from callbacks.task_switch import fit_stages
-from lit_gen.cli.compose import compose, recompose
-from lit_gen.cli.lean import old_objects_left_alone
+from lit_gen.cli.config import compose, recompose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import RunFolder
 from lit_gen.cli.train import assemble
+from lit_gen.core.stages import fit_stages
 from lit_gen.losses.divergence import gaussian_kl
 from lit_gen.losses.reconstruction import squared_error
 
@@ -57,8 +56,7 @@ def ours(words: list[str]) -> float:
         parts = assemble(composed, folder, None, {})
         watch = Watch()
         parts.trainer.callbacks.append(watch)
-        with old_objects_left_alone():
-            fit_stages(parts.trainer, parts.module, parts.data)
+        fit_stages(parts.trainer, parts.module, parts.data)
         images = composed.config["trainer"]["max_epochs"] * len(parts.data.dataset("train", [0]))
         parts.record.finish("FINISHED")
         return images / watch.seconds
@@ -104,7 +102,7 @@ def main() -> None:
             words.append(word)
     words += [f"data.batch_size={settings['batch_size']}", f"trainer.max_epochs={settings['epochs']}"]
     torch.set_num_threads(1)
-    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # as in our runs, see lit_gen/cli/lean.py
+    os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # as in our runs, see core/lightning_internals.py
     log_to(None)
     rates: dict[str, list[float]] = {"bare, fused Adam": [], "bare, plain Adam": [], "lit-gen": []}
     for _ in range(int(settings["repeats"])):

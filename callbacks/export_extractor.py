@@ -28,13 +28,12 @@ class ExportExtractor(Callback):
     Use it with `extractor.weights=<the file>`, or ship it with the package in lit_gen/metrics/weights.
 
     Args:
-        folder: the run folder.
         name: of the extractor.
         dataset: what it was trained on, in words.
     """
 
-    def __init__(self, folder: str | Path, name: str, dataset: str) -> None:
-        self.folder, self.name, self.dataset = Path(folder), name, dataset
+    def __init__(self, name: str, dataset: str) -> None:
+        self.name, self.dataset = name, dataset
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, HasNet):
@@ -48,7 +47,7 @@ class ExportExtractor(Callback):
             return
         accuracy = float(trainer.callback_metrics["test/accuracy"])
         spec = trainer.datamodule.spec
-        path = self.folder / f"{self.name}.safetensors"
+        path = Path(trainer.default_root_dir) / f"{self.name}.safetensors"
         header = {
             "dataset": self.dataset,
             "test_accuracy": f"{accuracy:.4f}",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
-import numpy as np
 import torch
+from annotated_types import Ge
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from lit_gen.core.module import LitModel
-from lit_gen.core.random import forked_rng
-from lit_gen.core.types import InputError
-from lit_gen.tracking.pictures import batches_seen, log_picture
-
-_PURPOSE = 301  # keeps these draws apart from all others that use the same seed
+from lit_gen.core.progress import batches_seen
+from lit_gen.core.random import Use, forked_rng
+from lit_gen.evaluation.judges.base import at_least
+from lit_gen.evaluation.plots import scatter, write_picture
+from lit_gen.tracking.pictures import log_picture
 
 
 @runtime_checkable
@@ -34,29 +33,25 @@ class LatentMap(Callback):
     The axes are those of the points in the picture. A model without a common latent space gets no picture.
 
     Args:
-        folder: the run folder.
         num_points: of each task.
     """
 
-    def __init__(self, folder: str | Path, num_points: int = 500, seed: int = 0) -> None:
-        if num_points < 2:
-            raise InputError(f"callbacks.latent_map.num_points={num_points}: it must be at least 2")
-        self.folder = Path(folder) / "latent_map"
+    def __init__(self, num_points: Annotated[int, Ge(2)] = 500, seed: int = 0) -> None:
+        at_least(2, num_points=num_points)
         self.num_points, self.seed = num_points, seed
 
     @rank_zero_only
-    def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
-        able = pl_module.abilities()
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        able, data = pl_module.abilities(), trainer.datamodule
         if not isinstance(able, PlacesTasks):
             return
-        names = [task.name for task in trainer.datamodule.tasks[: trainer.datamodule.current_task + 1]]
-        task = torch.arange(len(names), device=pl_module.device).repeat_interleave(self.num_points)
-        with forked_rng(self.seed, _PURPOSE, device=pl_module.device):
-            places = principal_axes(able.translated(task).double().cpu())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        picture = _draw(
-            places.view(len(names), -1, 2), names, self.folder / f"task{trainer.datamodule.current_task}.png"
-        )
+        task = torch.arange(data.current_task + 1).repeat_interleave(self.num_points)
+        with forked_rng(self.seed, Use.LATENT_MAP, device=pl_module.device):
+            places = principal_axes(able.translated(task.to(pl_module.device)).double().cpu())
+        names = [each.name for each in data.tasks]
+        axes = ("first principal axis", "second principal axis")
+        picture = scatter(places, task, axes, names, title="task")
+        write_picture(Path(trainer.default_root_dir) / "latent_map" / f"task{data.current_task}.png", picture)
         log_picture(trainer, "latent_map", picture, batches_seen(trainer))
 
 
@@ -71,27 +66,3 @@ def principal_axes(points: Tensor) -> Tensor:
     largest = axes.abs().argmax(0)
     axes = axes * axes[largest, torch.arange(axes.shape[1])].sign()
     return centred @ axes
-
-
-def _draw(places: Tensor, names: list[str], path: Path) -> Tensor:
-    """Writes a scatter of [T, N, 2] to `path` in one move and returns it, uint8 [H, W, 3]."""
-    # Not pyplot: it picks a window system when it is imported.
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 4.5), layout="constrained", dpi=110)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    for number, name in enumerate(names):
-        x, y = places[number].T.numpy()
-        axes.scatter(x, y, s=4, alpha=0.5, linewidths=0, color=colours(number % colours.N), label=name)
-    axes.set_xlabel("first principal axis")
-    axes.set_ylabel("second principal axis")
-    axes.legend(title="task", fontsize=7, markerscale=3, ncols=1 + (len(names) - 1) // 15)
-    canvas.draw()
-    fresh = path.with_name(path.stem + ".tmp.png")
-    figure.savefig(fresh)
-    os.replace(fresh, path)
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())

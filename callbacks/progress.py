@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lit_gen.tracking.pictures import num_images
+from lit_gen.core.progress import Course
 
 log = logging.getLogger(__name__)
 
 
 class StageProgress(ProgressBar):
-    """One line per phase: task, phase, epoch, batches, the latest terms, images per second.
+    """One line per phase: task, phase, epoch, batches, images per second, the latest terms.
 
     On a terminal the line is refreshed a few times a second; elsewhere a log line is written now and then and
     when a phase ends.
@@ -55,59 +55,49 @@ class StageProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += num_images(batch)
-        now = time.monotonic()
-        if now >= self._next and self._is_enabled:
-            self._show_training(trainer, pl_module, batch_idx + 1, now)
+        self._images += batch.size
+        if time.monotonic() >= self._next:
+            self._say_training(trainer, pl_module, batch_idx + 1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._seconds += time.monotonic() - self._since
-            self._show(f"{place(trainer, pl_module)}  validating")
+            self._draw(f"{place(trainer, pl_module)}  validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
-            self._show_training(trainer, pl_module, trainer.num_training_batches, time.monotonic())
+            self._say_training(trainer, pl_module, trainer.num_training_batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_enabled and self._bar is None:
-            log.info(self._training_line(trainer, pl_module, time.monotonic()))
+        if self._bar is None:
+            self._say_training(trainer, pl_module)
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._scored, self._since = 0, time.monotonic()
         batches = trainer.num_test_batches
         self._open(sum(batches) if isinstance(batches, list) else batches)
-        self._show(f"{place(trainer)}  scoring", now=True)
+        self._draw(f"{place(trainer)}  scoring", now=True)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._scored += 1
-        self._show(f"{place(trainer)}  scoring", self._scored)
+        self._draw(f"{place(trainer)}  scoring", self._scored)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show(f"{place(trainer)}  scoring: drawing and comparing images", self._scored, now=True)
+        self._draw(f"{place(trainer)}  scoring: drawing and comparing images", self._scored, now=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         text = f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s"
-        if self._is_enabled and self._bar is None:
-            log.info(text)
-        self._show(text, self._scored, now=True)
+        if self._bar is None:
+            self._log(text)
+        self._draw(text, self._scored, now=True)
         self._close()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_enabled:
-            log.info("%s  one pass over the task's images", place(trainer, pl_module))
+        self._log(f"{place(trainer, pl_module)}  one pass over the task's images")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
@@ -117,12 +107,9 @@ class StageProgress(ProgressBar):
 
     def _open(self, total: float) -> None:
         self._close()
-        self._next = time.monotonic()
         console = self._console or rich.get_console()
-        if not self._is_enabled:
-            return
-        if not console.is_terminal:
-            self._next += self.log_seconds
+        self._next = time.monotonic() + (0 if console.is_terminal else self.log_seconds)
+        if not (self._is_enabled and console.is_terminal):
             return
         # Refreshed by hand: Rich's own thread would redraw ten times a second while the model trains.
         self._bar = Progress(
@@ -142,30 +129,26 @@ class StageProgress(ProgressBar):
             self._bar.stop()
             self._bar = self._line = None
 
-    def _show(self, text: str, done: int | None = None, terms: str = "", now: bool = False) -> None:
-        if self._bar is None or not (now or time.monotonic() >= self._next):
-            return
-        self._next = time.monotonic() + self.refresh_seconds
-        self._bar.update(self._line, description=text, completed=done, terms=terms, refresh=True)
+    def _draw(self, text: str, done: int | None = None, terms: str = "", now: bool = False) -> None:
+        if self._bar is not None and (now or time.monotonic() >= self._next):
+            self._next = time.monotonic() + self.refresh_seconds
+            self._bar.update(self._line, description=text, completed=done, terms=terms, refresh=True)
 
-    def _show_training(self, trainer: Trainer, module: LightningModule, done: float, now: float) -> None:
-        if self._bar is None:
-            self._next = now + self.log_seconds
-            log.info(self._training_line(trainer, module, now))
-            return
-        text = f"{place(trainer, module)}  epoch {epoch_of(trainer)}"
-        self._show(text, int(done), f"{self._speed(trainer, now)}  {terms_of(module)}", now=True)
+    def _log(self, text: str) -> None:
+        if self._is_enabled:
+            log.info(text)
 
-    def _training_line(self, trainer: Trainer, module: LightningModule, now: float) -> str:
-        return (
-            f"{place(trainer, module)}  epoch {epoch_of(trainer)}  {self._speed(trainer, now)}  "
-            f"{terms_of(module)}"
-        )
-
-    def _speed(self, trainer: Trainer, now: float) -> str:
+    def _say_training(self, trainer: Trainer, module: LightningModule, done: float | None = None) -> None:
+        """The bar with `done` batches of the epoch, or a log line."""
+        now = time.monotonic()
         seconds = self._seconds + now - self._since
         rate = self._images * trainer.world_size / seconds if seconds > 0 else 0.0
-        return f"{rate:,.0f} images/s"
+        text, terms = f"{place(trainer, module)}  {reached(trainer, module)}", terms_of(module)
+        if self._bar is None:
+            self._next = now + self.log_seconds
+            self._log(f"{text}  {rate:,.0f} images/s  {terms}")
+        else:
+            self._draw(text, int(done), f"{rate:,.0f} images/s  {terms}", now=True)
 
 
 def place(trainer: Trainer, module: LightningModule | None = None) -> str:
@@ -182,10 +165,17 @@ def place(trainer: Trainer, module: LightningModule | None = None) -> str:
     return " ".join(words) or ("training" if module is not None else "model")
 
 
-def epoch_of(trainer: Trainer) -> str:
-    """Epochs of the whole run, the current one included, out of those at the end of this phase."""
-    done = min(trainer.current_epoch + 1, trainer.max_epochs) if trainer.max_epochs else trainer.current_epoch
-    return str(done) if trainer.max_epochs in (None, -1) else f"{done}/{trainer.max_epochs}"
+def reached(trainer: Trainer, module: LightningModule) -> str:
+    """ "epoch 3/10", of those of the run when this phase ends, or "step 700/1,000" of a phase in steps."""
+    course = getattr(module, "course", Course())
+    if course.steps:
+        return f"step {course.steps_done:,}/{course.steps:,}"
+    if course.images:
+        return f"image {course.images_done:,}/{course.images:,}"
+    most = trainer.max_epochs
+    if most in (None, -1):
+        return f"epoch {trainer.current_epoch + 1}"
+    return f"epoch {min(trainer.current_epoch + 1, most)}/{most}"
 
 
 def terms_of(module: LightningModule) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datamodules.dataset import ImageStore, StreamDataset
+from datamodules.dataset import Store
 
 Binarization = Literal["none", "threshold", "dynamic"]
 
@@ -23,7 +23,7 @@ class BinaryImages:
             into tasks changes it, so that all runs are scored on the same black and white images.
     """
 
-    def __init__(self, image: ImageStore, how: Binarization) -> None:
+    def __init__(self, image: Store, how: Binarization) -> None:
         self.image, self.how = image, how
 
     @property
@@ -36,15 +36,9 @@ class BinaryImages:
             return (grey >= 128).byte() * 255
         chance, rng = torch.empty(grey.shape), torch.Generator()
         for place, row in enumerate(index.tolist()):
-            # Not `seeded`, which takes longer than the draw.
+            # Not `generator`, which takes longer than the draw.
             torch.rand(grey.shape[1:], generator=rng.manual_seed(row), out=chance[place])
         return (chance * 255 < grey).byte() * 255
-
-
-def binary(images: StreamDataset, how: Binarization) -> StreamDataset:
-    """The same images in black and white."""
-    image = BinaryImages(images.image, how)
-    return StreamDataset(image, images.label, images.rows, images.task, images.index)
 
 
 def draw_pixels(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,39 +1,32 @@
 """CelebA (Liu et al. 2015): 202,599 aligned faces with 40 attributes, and the classes published for it."""
 
-from __future__ import annotations
-
 import os
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule
-from datamodules.dataset import LabelledImages
-from datamodules.files import fetch
+from datamodules.dataset import LabelledItems
+from datamodules.files import FileImages
 from datamodules.image_cache import Decoding, cached_images
-from lit_gen.core.types import InputError
+from lit_gen.core.types import ImageSpec, InputError, Positive
 
 _PARTITION = {"train": 0, "test": 2}  # 1 is the official validation split, which nothing published here uses
 _FILES = ("list_attr_celeba.txt", "list_eval_partition.txt")
 _NUM_ATTRIBUTES = 40
+SPEC = ImageSpec(channels=3, size=64, num_classes=10)
 _BALD, _BLACK, _BLOND, _BROWN, _GRAY, _MALE, _HAT = 4, 8, 9, 11, 17, 20, 35
 
 # Deja et al. 2022, the order of their code: a later rule overwrites an earlier one. (class, attribute, is
 # male)
 _HAIR_AND_HAT = (
-    (0, _BLACK, True),
-    (1, _BLACK, False),
-    (6, _BROWN, True),
-    (7, _BROWN, False),
-    (4, _HAT, True),
-    (5, _HAT, False),
-    (2, _BLOND, True),
-    (3, _BLOND, False),
-    (8, _GRAY, None),
-    (9, _BALD, None),
+    *((0, _BLACK, True), (1, _BLACK, False), (6, _BROWN, True), (7, _BROWN, False)),
+    *((4, _HAT, True), (5, _HAT, False), (2, _BLOND, True), (3, _BLOND, False)),
+    *((8, _GRAY, None), (9, _BALD, None)),
 )
 _HAIR_NAMES = (
     *("black_male", "black_female", "blond_male", "blond_female", "hat_male", "hat_female"),
@@ -41,12 +34,12 @@ _HAIR_NAMES = (
 )
 
 
-class CelebAData(ImageDataModule):
-    """Faces, colour, the shorter side resized to `spec.size` and the middle cut out.
+@dataclass(eq=False, repr=False)
+class CelebA(FileImages):
+    """Faces, colour, the shorter side resized to `spec.size` and the middle cut out. `root` holds
+    `celeba/img_align_celeba/*.jpg`, `celeba/list_attr_celeba.txt` and `celeba/list_eval_partition.txt`.
 
-    Args:
-        root: holds `celeba/img_align_celeba/*.jpg`, `celeba/list_attr_celeba.txt` and
-            `celeba/list_eval_partition.txt`.
+    Attributes:
         crop: None resizes all of the 178 x 218 pixels (Deja et al. 2022); 140 cuts the centre out first (Knop
             et al. 2020).
         classes: "hair_and_hat" has ten classes by hair colour or hat, and sex; pictures with none of these
@@ -57,45 +50,36 @@ class CelebAData(ImageDataModule):
         cache: folder for the decoded pictures; None is beside the files, or the user's cache folder.
     """
 
-    def __init__(
-        self,
-        root: str,
-        crop: int | None = None,
-        classes: Literal["hair_and_hat", "first_ten", "none"] = "hair_and_hat",
-        label: Literal["class", "attributes"] = "class",
-        download: bool = True,
-        cache: str | None = None,
-        **base,
-    ) -> None:
-        super().__init__(**base)
-        if crop is not None and crop < 1:
-            raise InputError(f"data.crop={crop}: it must be at least 1, or null for none.")
-        self.root, self.folder, self.download = Path(root), Path(root) / "celeba", download
-        self.classes, self.label = classes, label
-        self.cache = None if cache is None else Path(cache)
-        self.how = Decoding(self.spec.channels, self.spec.size, crop)
+    loader = "CelebA"
+
+    crop: Positive | None = None
+    classes: Literal["hair_and_hat", "first_ten", "none"] = "hair_and_hat"
+    label: Literal["class", "attributes"] = "class"
+    cache: str | Path | None = None
+    _: KW_ONLY
+    spec: ImageSpec = SPEC
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.root) / "celeba"
+
+    def missing(self) -> list[str]:
+        return [name for name in (*_FILES, "img_align_celeba") if not (self.folder / name).exists()]
 
     def prepare_data(self) -> None:
-        def from_torchvision() -> None:
-            from torchvision.datasets import CelebA
-
-            CelebA(str(self.root), download=True)
-
-        wanted = [*_FILES, "img_align_celeba"]
-        missing = [name for name in wanted if not (self.folder / name).exists()]
-        fetch("CelebA", self.root, self.folder, missing, from_torchvision if self.download else None)
+        super().prepare_data()
         for split in ("train", "test") if self.validation == "official" else ("train",):
             self.read(split)  # decodes into the cache
 
-    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+    def read(self, split: Literal["train", "test"]) -> LabelledItems:
         names, attributes = _read_attributes(self.folder / _FILES[0])
         chosen = _read_partition(self.folder / _FILES[1], names) == _PARTITION[split]
-        pictures = self.folder / "img_align_celeba"
-        paths = [os.path.join(pictures, names[row]) for row in np.flatnonzero(chosen)]
-        image = cached_images(paths, self.folder, self.how, self.cache)
+        paths = [os.path.join(self.folder, "img_align_celeba", name) for name in names[chosen]]
+        how = Decoding(self.spec.channels, self.spec.size, self.crop)
+        image = cached_images(paths, self.folder, how, self.cache)
         attributes = torch.from_numpy(attributes[chosen])
         group = groups_of(attributes, self.classes)
-        return LabelledImages(image, attributes.float() if self.label == "attributes" else group, group)
+        return LabelledItems(image, attributes.float() if self.label == "attributes" else group, group)
 
     def group_names(self) -> tuple[str, ...]:
         if self.classes == "none":
@@ -121,35 +105,33 @@ def groups_of(attributes: Tensor, classes: Literal["hair_and_hat", "first_ten", 
     return group
 
 
-def _read_attributes(path: Path) -> tuple[list[str], np.ndarray]:
+def _read_attributes(path: Path) -> tuple[pd.Index, np.ndarray]:
     """File names, and bool [N, 40]."""
-    count, _, *lines = _lines(path)
-    table = [line.split() for line in lines]
-    widths = {len(entries) for entries in table}
-    if widths != {1 + _NUM_ATTRIBUTES} or count.strip() != str(len(table)):
+    table = _table(path, skiprows=1)
+    with path.open() as file:
+        count = file.readline().strip()
+    if count != str(len(table)) or table.shape[1] != _NUM_ATTRIBUTES or table.isna().any(axis=None):
         raise InputError(
-            f"{path}: expected as many lines as the first one says ({count.strip()!r}), each with a name and "
-            f"{_NUM_ATTRIBUTES} entries; got {len(table)} lines with {sorted(widths)} words. "
-            "Get it again."
+            f"{path}: expected as many lines as the first one says ({count!r}), each with a name and "
+            f"{_NUM_ATTRIBUTES} entries; got {len(table)} lines with {table.shape[1]}. Get it again."
         )
-    return [entries[0] for entries in table], np.array([entries[1:] for entries in table]) == "1"
+    return table.index, table.to_numpy() == 1
 
 
-def _read_partition(path: Path, names: list[str]) -> np.ndarray:
-    parts = dict(line.split()[:2] for line in _lines(path) if len(line.split()) >= 2)
-    missing = [name for name in names if name not in parts]
-    if missing:
+def _read_partition(path: Path, names: pd.Index) -> np.ndarray:
+    parts = _table(path, header=None, index_col=0)[1].reindex(names)
+    missing = names[parts.isna()]
+    if len(missing):
         raise InputError(
             f"{path}: no line for {missing[0]} and {len(missing) - 1} other picture(s). Get it again."
         )
-    return np.array([int(parts[name]) for name in names])
+    return parts.to_numpy()
 
 
-def _lines(path: Path) -> list[str]:
+def _table(path: Path, **how: Any) -> pd.DataFrame:
     try:
-        lines = path.read_text().splitlines()
+        return pd.read_csv(path, sep=r"\s+", **how)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Put it there, or set data.root.") from None
-    if len(lines) < 2:
-        raise InputError(f"{path}: it has {len(lines)} line(s) only. Get it again.")
-    return lines
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}). Get it again.") from None

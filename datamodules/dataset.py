@@ -1,105 +1,101 @@
-"""Images of a stream's tasks: one indexing operation gives a whole batch."""
+"""Items of a stream's tasks: one indexing operation gives a whole batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_gen.core.types import Batch, Task
+from lit_gen.core.types import Batch, PairBatch, Task
 
 
-class ImageStore(Protocol):
-    """uint8 images: a tensor (also a memory-mapped one), or something that makes them when asked."""
+class Store(Protocol):
+    """Items as they are kept, uint8 images or int64 symbols: a tensor, or what makes them when asked."""
 
     @property
     def shape(self) -> Sequence[int]:
-        """[N, C, S, S]"""
+        """[N, C, S, S] of images, [N, L] of sequences."""
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """`dim` is 0."""
 
 
-class LabelledImages(NamedTuple):
-    """The images of one official split, as read."""
+class LabelledItems(NamedTuple):
+    """The items of one official split, as read."""
 
-    image: ImageStore
+    image: Store
     label: Tensor  # int64 [N], or float32 [N, A] in {0, 1} for attribute data
     group: Tensor  # int64 [N]: what a split deals out, usually the label; -1 takes part in no task
     source: Tensor | None = None  # int64 [N] in [0, N): rows of one source are held out together
 
 
-class StreamDataset(Dataset[Batch]):
-    """Images of some tasks in the order of the stream, uint8.
+class Indexed(Dataset[Batch]):
+    """A data set that is asked for many places at once."""
+
+    def batch(self, places: Tensor) -> Batch | PairBatch:
+        """The items at int64 [B]."""
+        raise NotImplementedError
+
+    def __getitem__(self, place: int | np.ndarray | Tensor) -> Batch | PairBatch:
+        """A batch for an array of places; for one place an item without the batch dimension."""
+        if isinstance(place, int):
+            return self.batch(torch.tensor([range(len(self))[place]])).map(lambda part: part[0])
+        return self.batch(torch.as_tensor(place))
+
+    def __getitems__(self, places: list[int]) -> Batch | PairBatch:
+        return self.batch(torch.as_tensor(places))
+
+
+class StreamDataset(Indexed):
+    """Items of some tasks in the order of the stream, as they are kept.
 
     Args:
-        rows: int64 [n], the images' rows in `image` and `label`.
+        rows: int64 [n], the items' rows in `image` and `label`.
         task: int64 [n].
-        index: int64 [n], the images' places in the whole stream.
+        index: int64 [n], the items' places in the whole stream.
     """
 
-    def __init__(self, image: ImageStore, label: Tensor, rows: Tensor, task: Tensor, index: Tensor) -> None:
+    def __init__(self, image: Store, label: Tensor, rows: Tensor, task: Tensor, index: Tensor) -> None:
         self.image, self.label = image, label
         self.rows, self.task, self.index = rows, task, index
+
+    @classmethod
+    def dealt(cls, items: LabelledItems, rows: Sequence[Tensor]) -> Self:
+        """All tasks of an official split; `rows` are those of each."""
+        task = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(part) for part in rows]))
+        return cls(items.image, items.label, torch.cat(list(rows)), task, torch.arange(len(task)))
+
+    def of(self, tasks: Sequence[int]) -> StreamDataset:
+        """The items of these tasks only."""
+        chosen = torch.isin(self.task, torch.tensor(list(tasks)))
+        return StreamDataset(self.image, self.label, self.rows[chosen], self.task[chosen], self.index[chosen])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int | np.ndarray | Tensor) -> Batch:
-        """A batch for an array of places; for one place an image without the batch dimension."""
-        if isinstance(place, int):
-            return Batch(*(part[0] for part in self[torch.tensor([range(len(self))[place]])]))
-        place = torch.from_numpy(place) if isinstance(place, np.ndarray) else place
+    def batch(self, places: Tensor) -> Batch:
         # index_select is two to five times as fast as indexing with a tensor.
-        rows = self.rows.index_select(0, place)
+        rows = self.rows.index_select(0, places)
         return Batch(
             self.image.index_select(0, rows),
             self.label.index_select(0, rows),
-            self.task.index_select(0, place),
-            self.index.index_select(0, place),
+            self.task.index_select(0, places),
+            self.index.index_select(0, places),
         )
 
-    def __getitems__(self, places: list[int]) -> Batch:
-        return self[torch.as_tensor(places)]
+    def describe(self, number: int, name: str, num_classes: int) -> Task:
+        """A task as models see it."""
+        part = self.of([number])
+        counts = label_counts(part.label[part.rows], num_classes)
+        return Task(number, name, counts, int(part.index[0]), len(part))
 
 
-class DealtImages:
-    """One official split after it was dealt into tasks.
-
-    Args:
-        rows: the images' rows, one array per task.
-    """
-
-    def __init__(self, images: LabelledImages, rows: Sequence[Tensor]) -> None:
-        self.images = images
-        self.rows = torch.cat(list(rows))
-        self.first = np.cumsum([0, *map(len, rows)]).tolist()  # where a task begins; one more entry, the end
-
-    def dataset(self, tasks: Sequence[int]) -> StreamDataset:
-        index = torch.cat([torch.arange(self.first[task], self.first[task + 1]) for task in tasks])
-        sizes = torch.tensor([self.first[task + 1] - self.first[task] for task in tasks])
-        task = torch.tensor(list(tasks)).repeat_interleave(sizes)
-        return StreamDataset(self.images.image, self.images.label, self.rows[index], task, index)
-
-    def describe(self, names: Sequence[str], num_classes: int) -> tuple[Task, ...]:
-        """The tasks as models see them. Hidden labels are not counted."""
-        tasks = []
-        for number, name in enumerate(names):
-            first, end = self.first[number], self.first[number + 1]
-            label = self.images.label[self.rows[first:end]]
-            if label.ndim > 1:
-                counts = label.sum(0).long()
-            else:
-                counts = torch.bincount(label[label >= 0], minlength=num_classes)
-            tasks.append(Task(number, name, tuple(counts.tolist()), first, end - first))
-        return tuple(tasks)
-
-    def save(self, folder: Path, prefix: str) -> None:
-        """Writes the rows of task k to `<prefix>_task<k>.npy`, int64."""
-        for number, (first, end) in enumerate(zip(self.first, self.first[1:], strict=False)):
-            np.save(folder / f"{prefix}_task{number}.npy", self.rows[first:end].numpy())
+def label_counts(label: Tensor, num_classes: int) -> tuple[int, ...]:
+    """How many items have each label, int64 [N], or attribute, float32 [N, A]; hidden ones do not count."""
+    if label.ndim > 1:
+        return tuple(label.sum(0).long().tolist())
+    return tuple(torch.bincount(label[label >= 0], minlength=num_classes).tolist())

@@ -3,28 +3,32 @@
 Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI repository.
 """
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from datamodules.base import ImageDataModule
-from datamodules.dataset import LabelledImages
+from datamodules.dataset import LabelledItems
 from datamodules.files import padded
+from lit_gen.core.types import ImageSpec
 
 TEST_SHARE = 0.3
 LEVELS = 16  # a pixel counts the dark points of a 4 x 4 block: 0 to 16
+SPEC = ImageSpec(channels=1, size=8, num_classes=10)
 
 
-class DigitsData(ImageDataModule):
-    """1,797 digits, 8 x 8, grey. They have no official test split: of every class the last 30 % in an order
-    that is
-    fixed once for all are the test split (1,262 and 535 images), whatever the seed is.
+@dataclass(kw_only=True, eq=False, repr=False)
+class Digits(ImageDataModule):
+    """1,797 digits, 8 x 8, grey; a larger `spec.size` pads them with black. They have no official test split:
+    of every class the last 30 % in an order that is fixed once for all are the test split (1,262 and 535
+    images), whatever the seed is.
     """
 
-    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+    spec: ImageSpec = SPEC
+
+    def read(self, split: Literal["train", "test"]) -> LabelledItems:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -36,4 +40,4 @@ class DigitsData(ImageDataModule):
             chosen[members[first:] if split == "test" else members[:first]] = True
         grey = np.rint(digits.images[chosen] * (255 / LEVELS)).astype(np.uint8)
         label = torch.from_numpy(digits.target[chosen].astype(np.int64))
-        return LabelledImages(padded(torch.from_numpy(grey)[:, None], self.spec.size), label, label)
+        return LabelledItems(padded(torch.from_numpy(grey)[:, None], self.spec.size), label, label)

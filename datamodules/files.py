@@ -1,14 +1,11 @@
 """Finding data files, fetching those that are missing, and readers that check what they read."""
 
-from __future__ import annotations
-
 import gzip
 import logging
 import math
-import os
 import socket
 import zlib
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from datamodules.base import ImageDataModule
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
@@ -24,41 +22,54 @@ _PATIENCE = 20.0  # seconds until a silent server counts as unreachable; urllib 
 _IDX_UINT8 = 0x08  # third byte of the magic number: the type of the entries
 
 
-def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
-    """Which of `names` is in `folder` neither plain nor with `.gz`."""
-    return [name for name in names if not (folder / name).exists() and not (folder / f"{name}.gz").exists()]
+@dataclass(eq=False, repr=False)
+class FileImages(ImageDataModule):
+    """Images in files that torchvision can fetch.
 
-
-def fetch(
-    what: str, root: Path, folder: Path, missing: Sequence[str], download: Callable[[], object] | None
-) -> None:
-    """Downloads once where files are missing. InputError that names them and their folder if that does not
-    help.
-
-    Args:
-        missing: the names of the files; nothing happens if there are none.
-        download: a torchvision loader's constructor call; None if the user does not want it.
+    Attributes:
+        root: holds the folder of the data set.
+        download: whether missing files are fetched.
     """
-    if not missing:
-        return
-    reason = "data.download=false"
-    if download is not None:
-        log.info("%s: %s not found in %s, downloading", what, ", ".join(missing), folder)
-        patience = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(_PATIENCE)
-        try:
-            download()
+
+    loader = ""  # a class of torchvision.datasets
+
+    root: str | Path
+    download: bool = True
+
+    @property
+    def folder(self) -> Path:
+        raise NotImplementedError
+
+    def missing(self) -> list[str]:
+        """Names of the files that are not there."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        """Downloads once where files are missing. InputError that names them if that does not help."""
+        names = ", ".join(self.missing())
+        if not names:
             return
-        # torchvision raises RuntimeError after the last mirror, urllib and socket subclasses of OSError; some
-        # sets need a package that is not here.
-        except (RuntimeError, OSError, ImportError) as error:
-            reason = f"the download failed ({str(error).strip() or type(error).__name__})"
-        finally:
-            socket.setdefaulttimeout(patience)
-    raise InputError(
-        f"{what}: {', '.join(missing)} not found and {reason}. Put the file(s) into {folder.resolve()}, or "
-        f"set data.root (now {root}) or LIT_GEN_DATA to the folder that holds {folder.relative_to(root)}."
-    )
+        reason = "data.download=false"
+        if self.download:
+            import torchvision.datasets
+
+            log.info("%s: %s not found in %s, downloading", self.loader, names, self.folder)
+            patience = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(_PATIENCE)
+            try:
+                getattr(torchvision.datasets, self.loader)(str(self.root), download=True)
+                return
+            # torchvision raises RuntimeError after the last mirror, urllib and socket subclasses of OSError;
+            # some sets need a package that is not here.
+            except (RuntimeError, OSError, ImportError) as error:
+                reason = f"the download failed ({str(error).strip() or type(error).__name__})"
+            finally:
+                socket.setdefaulttimeout(patience)
+        raise InputError(
+            f"{self.loader}: {names} not found and {reason}. Put the file(s) into {self.folder.resolve()}, "
+            f"or set data.root (now {self.root}) or LIT_GEN_DATA to the folder that holds "
+            f"{self.folder.relative_to(self.root)}."
+        )
 
 
 def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
@@ -74,7 +85,7 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
     path = folder / name
     if not path.exists():
         path = folder / f"{name}.gz"
-    data = _contents(path)
+    data = contents(path)
     magic = bytes([0, 0, _IDX_UINT8, dimensions])
     if data[:4] != magic:
         raise InputError(
@@ -91,14 +102,6 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(memoryview(data)[start:]), dtype=torch.uint8).view(shape)
 
 
-def labelled_alike(folder: Path, image: Tensor, label: Tensor) -> None:
-    """InputError where images and labels do not belong together."""
-    if len(image) != len(label):
-        raise InputError(
-            f"{folder}: {len(image)} images, but {len(label)} labels; the files do not belong together."
-        )
-
-
 def padded(image: Tensor, size: int) -> Tensor:
     """uint8 [N, C, S, S] -> [N, C, size, size] with black around it; smaller sizes are left to be refused."""
     missing = size - image.shape[-1]
@@ -107,16 +110,12 @@ def padded(image: Tensor, size: int) -> Tensor:
     return pad(image, (missing // 2, missing - missing // 2) * 2)
 
 
-def cache_home() -> Path:
-    """Where a user's caches go by convention."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lit_gen"
-
-
-def _contents(path: Path) -> bytes:
+def contents(path: Path) -> bytes:
+    """Of a plain or gzipped file; InputError if it is missing or damaged."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file (nor without .gz). Put it there, or set data.root.") from None
+        raise InputError(f"{path}: no such file. Put it there, or set data.root.") from None
     if path.suffix != ".gz":
         return data
     try:

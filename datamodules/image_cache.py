@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,7 +18,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from datamodules.files import cache_home
+from lit_gen.core.files import replaced, writable_folder
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,8 @@ def decode(path: str | Path, how: Decoding) -> np.ndarray:
     return 255 - pixels if how.invert else pixels
 
 
-def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: Path | None) -> Tensor:
-    """All pictures as uint8 [N, C, S, S]; decoded now if that has not been done before.
-
-    The array is written beside its final name and renamed, under a lock: other processes see all of it or
-    nothing.
+def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: str | Path | None) -> Tensor:
+    """All pictures as uint8 [N, C, S, S]; decoded now, under a lock, if that has not been done before.
 
     Args:
         root: the pictures' names relative to it, their sizes and times of change are the cache's key.
@@ -86,42 +83,28 @@ def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: Path |
             writable.
     """
     name = f"{_key(paths, root, how)}.npy"
-    folders = [cache] if cache is not None else [root / ".lit_gen_cache", cache_home()]
-    for folder in folders:
-        if (folder / name).exists():
-            return _opened(folder / name)
-    folder = _first_writable(folders)
-    with FileLock(folder / f"{name}.lock"):
-        if not (folder / name).exists():
-            log.info("decoding %d pictures of %s into %s", len(paths), root, folder / name)
-            _write(paths, how, folder / name)
-    return _opened(folder / name)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folders = [root / ".lit_gen_cache", home / "lit_gen"] if cache is None else [Path(cache)]
+    file = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if file is None:
+        file = _first_writable(folders) / name
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                log.info("decoding %d pictures of %s into %s", len(paths), root, file)
+                _write(paths, how, file)
+    # Copy-on-write: torch takes read-only arrays with a warning, and nothing ever reaches the file.
+    return torch.from_numpy(np.load(file, mmap_mode="c" if file.stat().st_size > _IN_MEMORY else None))
 
 
 def _write(paths: Sequence[str], how: Decoding, target: Path) -> None:
     shape = (len(paths), how.channels, how.size, how.size)
-    handle, draft = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        array = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor() as pool:  # PIL decodes without the interpreter's lock
-            for first in range(0, len(paths), _CHUNK):
-                chunk = list(pool.map(partial(decode, how=how), paths[first : first + _CHUNK]))
-                array[first : first + len(chunk)] = chunk
+    # Threads, since PIL decodes without the interpreter's lock.
+    with replaced(target) as aside, ThreadPoolExecutor() as pool:
+        array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
+        for first in range(0, len(paths), _CHUNK):
+            chunk = list(pool.map(partial(decode, how=how), paths[first : first + _CHUNK]))
+            array[first : first + len(chunk)] = chunk
         array.flush()
-        del array
-        os.chmod(draft, 0o644)  # mkstemp lets only the owner read
-        os.replace(draft, target)
-    except BaseException:
-        os.unlink(draft)
-        raise
-
-
-def _opened(path: Path) -> Tensor:
-    if path.stat().st_size <= _IN_MEMORY:
-        return torch.from_numpy(np.load(path))
-    # Copy-on-write: torch takes read-only arrays with a warning, and nothing ever reaches the file.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _key(paths: Sequence[str], root: Path, how: Decoding) -> str:
@@ -137,17 +120,10 @@ def _key(paths: Sequence[str], root: Path, how: Decoding) -> str:
 
 
 def _first_writable(folders: Sequence[Path]) -> Path:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
-            return folder
-    raise InputError(
-        f"data.cache: {' and '.join(map(str, folders))} cannot be written; set data.cache to a folder that "
-        "can."
-    )
+    for folder in folders[:-1]:
+        with contextlib.suppress(InputError):
+            return writable_folder("data.cache", folder)
+    return writable_folder("data.cache", folders[-1])
 
 
 def _centre(picture: Image.Image, width: int, height: int) -> Image.Image:

@@ -1,52 +1,52 @@
 """Any folder of pictures in the usual layout: `<split>/<class>/<picture>`."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from datamodules.base import ImageDataModule
-from datamodules.dataset import LabelledImages
+from datamodules.dataset import LabelledItems
 from datamodules.image_cache import Decoding, cached_images
-from lit_gen.core.types import InputError
+from lit_gen.core.types import ImageSpec, InputError, Positive
 
 log = logging.getLogger(__name__)
 
+SPEC = ImageSpec(channels=3, size=32, num_classes=0)
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
-class ImageFolderData(ImageDataModule):
+@dataclass(eq=False, repr=False)
+class ImageFolder(ImageDataModule):
     """Your own pictures: the shorter side resized, the middle cut out, decoded once into a cache.
 
     `root/train/<class>/*`, and `root/test` or `root/val` likewise; without these a part of the training
     pictures is held out (validation=fraction). Without `root/train`, the classes are the folders of `root`.
     With `spec.num_classes=0` all pictures below are taken, without labels.
 
-    Args:
+    Attributes:
         cache: folder for the decoded pictures; None is `root/.lit_gen_cache`, or the user's cache folder.
         convert: grey pictures among colour ones (or the other way round, or with alpha) are converted, not
             refused.
         crop: side of a centre square that is cut out of each file before resizing.
     """
 
-    def __init__(
-        self, root: str, cache: str | None = None, convert: bool = False, crop: int | None = None, **base
-    ) -> None:
-        super().__init__(**base)
+    root: str | Path
+    cache: str | Path | None = None
+    convert: bool = False
+    crop: Positive | None = None
+    _: KW_ONLY
+    spec: ImageSpec = SPEC
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.spec.channels not in (1, 3):
-            raise InputError(
-                f"data.spec.channels={self.spec.channels}: pictures have 1 (grey) or 3 (colour)."
-            )
-        if crop is not None and crop < 1:
-            raise InputError(f"data.crop={crop}: it must be at least 1, or null for none.")
-        self.root = Path(root)
-        self.cache = None if cache is None else Path(cache)
-        self.how = Decoding(self.spec.channels, self.spec.size, crop, convert)
+            raise InputError(f"spec.channels={self.spec.channels}: pictures have 1 (grey) or 3 (colour).")
+        self.root = Path(self.root)
 
     def prepare_data(self) -> None:
         for split in ("train", "test") if self._folder("test") else ("train",):
@@ -63,11 +63,23 @@ class ImageFolderData(ImageDataModule):
             self.validation = "fraction"
         super().setup(stage)
 
-    def read(self, split: Literal["train", "test"]) -> LabelledImages:
-        paths, labels = self._listed(split)
-        image = cached_images(paths, self.root, self.how, self.cache)
-        label = torch.tensor(labels)
-        return LabelledImages(image, label if self.spec.num_classes else torch.full_like(label, -1), label)
+    def read(self, split: Literal["train", "test"]) -> LabelledItems:
+        folder, classes = self._folder(split), self._classes()
+        unknown = set(_folders_in(folder)) - set(classes) if classes else ()
+        if unknown:
+            raise InputError(
+                f"{folder}: {', '.join(sorted(unknown))} are no classes of {self._folder('train')}."
+            )
+        listed = [sorted(_pictures_below(folder / name)) for name in classes or [""]]
+        if not any(listed):
+            raise InputError(
+                f"{folder}: no pictures ({', '.join(_SUFFIXES)}). Set data.root to the folder that "
+                "holds train/<class>/."
+            )
+        how = Decoding(self.spec.channels, self.spec.size, self.crop, self.convert)
+        image = cached_images([path for paths in listed for path in paths], self.root, how, self.cache)
+        group = torch.arange(len(listed)).repeat_interleave(torch.tensor([len(paths) for paths in listed]))
+        return LabelledItems(image, group if classes else torch.full_like(group, -1), group)
 
     def group_names(self) -> tuple[str, ...]:
         return tuple(self._classes()) or ("all",)
@@ -96,28 +108,6 @@ class ImageFolderData(ImageDataModule):
                 f"data.spec.num_classes={self.spec.num_classes}; set data.spec.num_classes={len(names)}."
             )
         return names
-
-    def _listed(self, split: Literal["train", "test"]) -> tuple[list[str], list[int]]:
-        """Pictures in fixed order, with their classes."""
-        folder = self._folder(split)
-        classes = self._classes()
-        if split == "test" and classes:
-            unknown = set(_folders_in(folder)) - set(classes)
-            if unknown:
-                raise InputError(
-                    f"{folder}: {', '.join(sorted(unknown))} are no classes of {self._folder('train')}."
-                )
-        paths, labels = [], []
-        for label, name in enumerate(classes or [""]):
-            found = sorted(_pictures_below(folder / name))
-            paths += found
-            labels += [label] * len(found)
-        if not paths:
-            raise InputError(
-                f"{folder}: no pictures ({', '.join(_SUFFIXES)}). Set data.root to the folder that "
-                "holds train/<class>/."
-            )
-        return paths, labels
 
 
 def _folders_in(folder: Path) -> Iterator[str]:

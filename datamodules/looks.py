@@ -46,19 +46,11 @@ LOOKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """uint8 [B, C, S, S] and the images' indices, int64 [B] -> uint8 of the same side."""
 
-_TO_COLOUR = ("colour", "repeat")
-
 
 def channels_after(key: str, looks: tuple[str, ...], channels: int) -> int:
-    """How many channels images have after these looks.
-
-    Raises:
-        InputError: there is no such look, or it cannot be used here; names the key.
-    """
+    """How many channels images have after these looks. InputError where one takes grey images only."""
     for look in looks:
-        if look not in LOOKS:
-            raise InputError(f"{key}={list(looks)}: there is no {look!r}; there are {', '.join(LOOKS)}.")
-        if look in _TO_COLOUR:
+        if look in ("colour", "repeat"):
             if channels != 1:
                 raise InputError(
                     f"{key}={list(looks)}: {look} takes grey images, and these have {channels} channels."

@@ -1,20 +1,20 @@
 """Several data sets as one stream: FashionMNIST and then MNIST, or the same classes in other looks."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from datamodules.base import ImageDataModule
-from datamodules.dataset import LabelledImages
+from datamodules.dataset import LabelledItems
 from lit_gen.core.types import InputError
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MixedData(ImageDataModule):
     """The images of all parts, one part after the other.
 
-    Args:
+    Attributes:
         parts: what each reads is used, how it splits and loads is not.
         group_by: a split deals out classes, or whole parts (domain-incremental; stream=domains).
         root: where the files are; the config hands it to the parts.
@@ -22,19 +22,15 @@ class MixedData(ImageDataModule):
             part's.
     """
 
-    def __init__(
-        self,
-        parts: list[ImageDataModule],
-        group_by: Literal["class", "part"] = "class",
-        share_labels: bool = False,
-        root: str | None = None,
-        **base,
-    ) -> None:
-        super().__init__(**base)
-        self.parts, self.root = list(parts), root
-        self.group_by, self.share_labels = group_by, share_labels
+    parts: list[ImageDataModule]
+    group_by: Literal["class", "part"] = "class"
+    share_labels: bool = False
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         counts = [part.spec.num_classes for part in self.parts]
-        needed = max(counts) if share_labels else sum(counts)
+        needed = max(counts) if self.share_labels else sum(counts)
         if needed != self.spec.num_classes:
             raise InputError(
                 f"data.spec.num_classes={self.spec.num_classes}, but the parts have {counts} classes; set "
@@ -45,7 +41,7 @@ class MixedData(ImageDataModule):
         for part in self.parts:
             part.prepare_data()
 
-    def read(self, split: Literal["train", "test"]) -> LabelledImages:
+    def read(self, split: Literal["train", "test"]) -> LabelledItems:
         images, labels, groups = [], [], []
         first = 0
         for number, part in enumerate(self.parts):
@@ -60,7 +56,7 @@ class MixedData(ImageDataModule):
                 f"data.parts: their images have the shapes {sorted(shapes)}; give every part the same "
                 "spec.channels and spec.size."
             )
-        return LabelledImages(torch.cat(images), torch.cat(labels), torch.cat(groups))
+        return LabelledItems(torch.cat(images), torch.cat(labels), torch.cat(groups))
 
     def group_names(self) -> tuple[str, ...]:
         names = [type(part).__name__.removesuffix("Data") for part in self.parts]

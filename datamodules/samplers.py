@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler, SequentialSampler
 
-from datamodules.tasks import seeded
+from lit_gen.core.random import DataUse, generator
 from lit_gen.core.types import InputError
-
-_PURPOSE = 4  # keeps the order of batches apart from the other uses of the seed
 
 
 class ShuffledBatches(Sampler[np.ndarray]):
@@ -38,11 +36,39 @@ class ShuffledBatches(Sampler[np.ndarray]):
         return math.ceil(self.share_size / self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = torch.randperm(self.num_images, generator=seeded(self.seed, _PURPOSE, self.epoch)).numpy()
-        dealt = np.resize(order, self.share_size * self.num_replicas)  # repeats from the start
+        dealt = self.dealt(self.share_size * self.num_replicas)
         share = np.ascontiguousarray(dealt[self.rank :: self.num_replicas])
         for first in range(0, self.share_size, self.batch_size):
             yield share[first : first + self.batch_size]
+
+    def dealt(self, total: int) -> np.ndarray:
+        """The places of the epoch in order, for all processes: [total]."""
+        rng = generator(self.seed, DataUse.ORDER, self.epoch)
+        return np.resize(
+            torch.randperm(self.num_images, generator=rng).numpy(), total
+        )  # repeats from the start
+
+
+class ShuffledPairs(ShuffledBatches):
+    """Batches of places in two domains, int64 [n, 2].
+
+    Each domain has permutations of its own, one after the other, until the longer one is through.
+    """
+
+    def __init__(
+        self, sizes: tuple[int, int], batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0
+    ) -> None:
+        super().__init__(max(sizes), batch_size, seed, num_replicas, rank)
+        self.sizes = sizes
+
+    def dealt(self, total: int) -> np.ndarray:
+        return np.stack([self._of_domain(domain, size, total) for domain, size in enumerate(self.sizes)], 1)
+
+    def _of_domain(self, domain: int, size: int, total: int) -> np.ndarray:
+        place = (self.seed, DataUse.PAIR_ORDER, domain, self.epoch)
+        rounds = range(math.ceil(total / size))
+        orders = [torch.randperm(size, generator=generator(*place, number)) for number in rounds]
+        return torch.cat(orders)[:total].numpy()
 
 
 class EvenBatches(SequentialSampler):

@@ -1,7 +1,6 @@
 """Dealing a data set into tasks: a split says what share of every group goes where, `deal` hands it out."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -28,10 +27,11 @@ class NoSplit:
         return torch.ones(num_groups, 1, dtype=torch.float64)
 
 
+@dataclass
 class ClassSplit:
     """Class-incremental: every class belongs to one task.
 
-    Args:
+    Attributes:
         order: the classes in the order in which they arrive; None is 0, 1, 2, ... Classes left out belong to
             no task.
         classes_per_task: one number, or one for each task; classes that are not reached belong to no task.
@@ -41,51 +41,52 @@ class ClassSplit:
         reverse: the tasks arrive in the opposite order.
     """
 
-    def __init__(
-        self,
-        num_tasks: int,
-        order: list[int] | None = None,
-        classes_per_task: int | list[int] | None = None,
-        drop_rest: bool = False,
-        reverse: bool = False,
-    ) -> None:
-        if num_tasks < 1:
-            raise InputError(f"stream.num_tasks={num_tasks}: a stream has at least one task.")
-        if order is not None and len(set(order)) != len(order):
+    num_tasks: int
+    order: list[int] | None = None
+    classes_per_task: int | list[int] | None = None
+    drop_rest: bool = False
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise InputError(f"stream.num_tasks={self.num_tasks}: a stream has at least one task.")
+        if self.order is not None and len(set(self.order)) != len(self.order):
             raise InputError(
-                f"stream.split.order={order} names a class twice; every class is in at most one task."
+                f"stream.split.order={self.order} names a class twice; every class is in at most one task."
             )
-        sizes = [classes_per_task] * num_tasks if isinstance(classes_per_task, int) else classes_per_task
-        if sizes is not None and (len(sizes) != num_tasks or min(sizes) < 1):
+        sizes = self._sizes(0)
+        if self.classes_per_task is not None and (len(sizes) != self.num_tasks or min(sizes) < 1):
             raise InputError(
-                f"stream.split.classes_per_task={classes_per_task} does not fit "
-                f"stream.num_tasks={num_tasks}; give one positive number, or a list of {num_tasks} of them."
+                f"stream.split.classes_per_task={self.classes_per_task} does not fit stream.num_tasks="
+                f"{self.num_tasks}; give one positive number, or a list of {self.num_tasks} of them."
             )
-        self.num_tasks, self.order, self.sizes = num_tasks, order, sizes
-        self.drop_rest, self.reverse = drop_rest, reverse
 
     def shares(self, num_groups: int, rng: torch.Generator) -> Tensor:
         order = list(range(num_groups)) if self.order is None else list(self.order)
         if any(not 0 <= group < num_groups for group in order):
             raise InputError(f"stream.split.order={order}: the data has the classes 0 to {num_groups - 1}.")
-        sizes = self.sizes
-        if sizes is None and self.drop_rest:
-            sizes = [len(order) // self.num_tasks] * self.num_tasks
-        elif sizes is None:
-            sizes = even_sizes(len(order), self.num_tasks)
+        sizes = self._sizes(len(order))
         if min(sizes) < 1 or sum(sizes) > len(order):
             raise InputError(
                 f"stream.num_tasks={self.num_tasks} needs {max(sum(sizes), self.num_tasks)} classes and "
                 f"there are {len(order)}; lower stream.num_tasks or stream.split.classes_per_task."
             )
         shares = torch.zeros(num_groups, self.num_tasks, dtype=torch.float64)
-        first = 0
-        for task, size in enumerate(sizes):
-            shares[order[first : first + size], task] = 1
-            first += size
+        tasks = torch.arange(self.num_tasks).repeat_interleave(torch.tensor(sizes))
+        shares[order[: len(tasks)], tasks] = 1
         return shares.flip(1) if self.reverse else shares
 
+    def _sizes(self, num_classes: int) -> list[int]:
+        """How many classes each task has."""
+        if isinstance(self.classes_per_task, int):
+            return [self.classes_per_task] * self.num_tasks
+        if self.classes_per_task is not None:
+            return list(self.classes_per_task)
+        least, rest = divmod(num_classes, self.num_tasks)
+        return [least + (task < rest and not self.drop_rest) for task in range(self.num_tasks)]
 
+
+@dataclass
 class DirichletSplit:
     """Data-incremental: every group is spread over the tasks at random. Source: Deja et al. 2022, their code.
 
@@ -93,18 +94,21 @@ class DirichletSplit:
     is scaled to (number of groups) / (num_tasks + 2) groups' worth of images: some groups are used up early
     and others never, so that with ten tasks 77 % of the data is used at alpha = 1, and 83 % at alpha = 100.
 
-    Args:
+    Attributes:
         alpha: small values give each task few groups, large ones a bit of all.
         complete: the shares of each group are scaled to 1, so that no image is left out.
     """
 
-    def __init__(self, num_tasks: int, alpha: float = 1.0, complete: bool = False) -> None:
-        if num_tasks < 1 or alpha <= 0:
+    num_tasks: int
+    alpha: float = 1.0
+    complete: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1 or self.alpha <= 0:
             raise InputError(
-                f"stream.num_tasks={num_tasks}, stream.split.alpha={alpha}: there is at least one task, and "
-                "alpha is positive."
+                f"stream.num_tasks={self.num_tasks}, stream.split.alpha={self.alpha}: there is at least one "
+                "task, and alpha is positive."
             )
-        self.num_tasks, self.alpha, self.complete = num_tasks, alpha, complete
 
     def shares(self, num_groups: int, rng: torch.Generator) -> Tensor:
         # torch's Dirichlet takes no generator; numpy's legacy one never changes its stream.
@@ -144,17 +148,6 @@ def deal(groups: Tensor, shares: Tensor, rng: torch.Generator) -> list[Tensor]:
     return [order[task == number].sort().values for number in range(num_tasks)]
 
 
-def checked_shares(split: TaskSplit, num_groups: int, num_tasks: int, rng: torch.Generator) -> Tensor:
-    """The split's shares; InputError where they do not give `num_tasks` tasks."""
-    shares = split.shares(num_groups, rng)
-    if shares.shape[1] != num_tasks:
-        raise InputError(
-            f"stream.num_tasks={num_tasks}, but {type(split).__name__} makes {shares.shape[1]} tasks; set "
-            "both to the same number, or choose another stream (stream=split_classes)."
-        )
-    return shares
-
-
 def task_names(shares: Tensor, group_names: tuple[str, ...]) -> tuple[str, ...]:
     """The groups of each task where none is divided ("0-1"), else numbers ("part-3"); one task is "all"."""
     if shares.shape[1] == 1:
@@ -166,14 +159,3 @@ def task_names(shares: Tensor, group_names: tuple[str, ...]) -> tuple[str, ...]:
         members = [group_names[group] for group in shares[:, task].nonzero().flatten().tolist()]
         names.append("-".join(members) if len(members) <= 5 else f"{members[0]}..{members[-1]}")
     return tuple(names)
-
-
-def even_sizes(num_items: int, num_parts: int) -> list[int]:
-    """Sizes that differ by at most one, the larger ones first."""
-    return [num_items // num_parts + (part < num_items % num_parts) for part in range(num_parts)]
-
-
-def seeded(*place: int) -> torch.Generator:
-    """A generator of its own for a place such as (seed, purpose, epoch); 0 is as good a seed as any."""
-    state = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)

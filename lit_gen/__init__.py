@@ -1,14 +1,89 @@
-"""Deep generative models and continual generative learning on PyTorch Lightning."""
+"""Deep generative models and continual generative learning on PyTorch Lightning.
+
+In a notebook, without a configuration and without a Trainer:
+
+    from torch.utils.data import DataLoader
+    from lit_gen import VAE, Batch, Digits
+
+    data = Digits()
+    model = VAE(data.spec)
+    optimizer = model.make_optimizer(model.parameters())
+    for batch in DataLoader(data.dataset("train"), 64, shuffle=True, collate_fn=Batch.ready):
+        optimizer.zero_grad()
+        model.step(batch, 0.0)["loss"].backward()
+        optimizer.step()
+    images = model.sample(64)  # float32 [64, 1, 8, 8] in [-1, 1]
+
+Every name below is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lit_gen.core.module import LitModel
 
 __version__ = "0.2.0"
+
+_WHERE = {
+    # Models
+    "AAE": "lit_gen.families.aae",
+    "Autoencoder": "lit_gen.families.autoencoder",
+    "Classifier": "lit_gen.families.classifier",
+    "CycleGAN": "lit_gen.families.cyclegan",
+    "GAN": "lit_gen.families.gan",
+    "ProGAN": "lit_gen.families.progan",
+    "SinkhornAE": "lit_gen.families.sinkhorn_ae",
+    "VAE": "lit_gen.families.vae",
+    "WAE": "lit_gen.families.wae",
+    # Continual methods
+    "GenerativeReplay": "lit_gen.continual.replay",
+    "MultibandGAN": "lit_gen.continual.multiband_gan",
+    "MultibandLocal": "lit_gen.continual.multiband_local",
+    "MultibandVAE": "lit_gen.continual.multiband",
+    "SeparateModels": "lit_gen.continual.separate",
+    # Data
+    "CIFAR10": "datamodules.cifar",
+    "CIFAR100": "datamodules.cifar",
+    "CelebA": "datamodules.celeba",
+    "Digits": "datamodules.digits",
+    "FashionMNIST": "datamodules.mnist",
+    "ImageFolder": "datamodules.image_folder",
+    "MNIST": "datamodules.mnist",
+    "Omniglot": "datamodules.omniglot",
+    # Metrics and what gives them features
+    "ClassHistogram": "lit_gen.metrics.classes",
+    "FrechetDistance": "lit_gen.metrics.frechet",
+    "InceptionScore": "lit_gen.metrics.kernel",
+    "KernelDistance": "lit_gen.metrics.kernel",
+    "LeNet": "lit_gen.nets.lenet",
+    "LeNetExtractor": "lit_gen.metrics.features",
+    "Neighbours": "lit_gen.metrics.neighbours",
+    "PRD": "lit_gen.metrics.prd",
+    "TorchFidelityInception": "lit_gen.metrics.features",
+    # Images
+    "Batch": "lit_gen.core.types",
+    "ImageSpec": "lit_gen.core.types",
+    "to_float": "lit_gen.core.images",
+    "to_uint8": "lit_gen.core.images",
+}
+
+__all__ = [*_WHERE, "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lit_gen' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def load(path: str | Path) -> LitModel:
@@ -20,7 +95,7 @@ def load(path: str | Path) -> LitModel:
         InputError: the file is missing, damaged or not a checkpoint of this program.
     """
     # Not at the top: the command line's --help must not wait for torch.
-    from lit_gen.cli.rebuild import rebuild
+    from lit_gen.cli.open_run import rebuild
     from lit_gen.core.checkpoint import read
 
     return rebuild(read(path)).module

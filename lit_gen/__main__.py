@@ -71,9 +71,9 @@ def _run(words: list[str]) -> int:
 
     try:
         if options:
-            from lit_gen.cli import compose
+            from lit_gen.cli import config
 
-            return _say(compose.as_yaml(compose.compose(verb, keys).config).rstrip())
+            return _say(config.as_yaml(config.compose(verb, keys).config).rstrip())
         return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))

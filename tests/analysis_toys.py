@@ -1,4 +1,4 @@
-"""A model whose codes and errors can be told by hand, and subjects made of it."""
+"""A model whose codes and errors can be told by hand, and contexts made of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datamodules.synthetic import SyntheticData
 from datamodules.tasks import NoSplit
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import ImageSpec
-from lit_gen.evaluation.subject import Subject
+from lit_gen.evaluation.context import Context
 
 SPEC = ImageSpec(channels=1, size=8, num_classes=4)
 
@@ -26,6 +26,7 @@ TINY = [
     "trainer=cpu",
     "trainer.max_epochs=2",
     "checkpoint.min_seconds=0",
+    "judges=none",
     "callbacks=progress",
     "cpu_threads=1",
 ]
@@ -79,20 +80,20 @@ class OnlySamples(LitGenerator):
         super().__init__(spec=SPEC, optimizer=functools.partial(torch.optim.SGD, lr=0.5))
 
 
-def make_subject(model=None, name="toy", kind="toy", seed=0, **settings) -> Subject:
+def make_context(model=None, name="toy", kind="toy", seed=0, **settings) -> Context:
     """On 96 training and 40 test images of four classes."""
     data = SyntheticData(
         **({"spec": SPEC, "split": NoSplit(), "num_images": 96, "num_test_images": 40} | settings)
     )
     data.setup()
     model = FirstPixels() if model is None else model
-    return Subject(name, kind, model.eval(), data, num_seen=1, seed=seed, batch_size=16)
+    return Context(model.eval(), data, 1, name, kind, seed=seed, batch_size=16)
 
 
-def test_images(subject: Subject) -> torch.Tensor:
+def test_images(context: Context) -> torch.Tensor:
     """All of them, float32 in [-1, 1]."""
-    images = subject.images("test")
-    return subject.load(images, torch.arange(len(images))).image
+    images = context.images("test")
+    return context.load(images, torch.arange(len(images))).image
 
 
 test_images.__test__ = False  # a function for tests, none of them

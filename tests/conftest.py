@@ -33,8 +33,8 @@ def no_mlflow_settings(monkeypatch):
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
     """A database that all tests share, since making one takes seconds."""
-    from lit_gen.tracking import mlflow_store
+    from lit_gen.tracking.connection import connect
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow_store.prepare_database(f"sqlite:///{path}")
-    return f"sqlite:///{path}"
+    address = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    connect(address)
+    return address

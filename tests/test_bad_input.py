@@ -28,27 +28,14 @@ def refused(capsys, *words) -> str:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("model=vea", ["model=vea", "Did you mean vae"]),
-        ("data=mnits", ["data=mnits", "Did you mean mnist"]),
         ("experiment=quickstrat", ["quickstrat", "Did you mean quickstart"]),
         ("model.learner.bet=1", ["model.learner.bet", "model.learner.beta"]),
-        ("sed=1", ["sed", "seed"]),
-        ("model.learner.beta=abc", ["model.learner.beta", "expected float", "'abc'"]),
-        ("model.learner.latent_size=-3", ["model.learner.latent_size", "-3"]),
-        ("model.learner.latent_size=2.5", ["model.learner.latent_size", "2.5"]),
-        ("data.batch_size=0", ["data.batch_size", "0"]),
-        ("data.flip=1", ["data.flip", "bool"]),
+        ("model.learner.latent_size=2.5", ["model.learner.latent_size", "expected int > 0", "2.5"]),
         ("stream.num_tasks=9", ["stream.num_tasks=9", "4"]),
-        ("trainer.devices=many", ["trainer.devices", "many"]),
         ("trainer.accelerator=warp", ["trainer", "warp"]),
-        ("trainer.max_epochs=three", ["trainer.max_epochs", "three"]),
-        ("trainer.max_steps=5", ["trainer.max_steps=5", "trainer.max_epochs"]),
         ("trainer.max_time=soon", ["trainer.max_time", "soon"]),
-        ("cpu_threads=0", ["cpu_threads"]),
-        ("seed=-1", ["seed"]),
-        ("callbacks.quality.num_samples=0", ["callbacks.quality.num_samples"]),
+        ("judges.quality.num_samples=0", ["judges.quality.num_samples"]),
         ("extractor=inception", ["weights", "put it at"]),
-        ("just-a-word", ["just-a-word"]),
     ],
 )
 def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said, monkeypatch):
@@ -57,6 +44,16 @@ def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said,
     for part in said:
         assert part in message, message
     assert not (tmp_path / "run").exists(), "a run that could not begin leaves nothing"
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path, capsys):
+    words = ["data.flip=1", "trainer.devices=many", "seed=-1", "cpu_threads=0", "model.learner.beta=abc"]
+    message = refused(capsys, "train", *TINY, f"output_dir={tmp_path}/run", *words)
+    assert all(word.partition("=")[0] in message for word in words)
+    words = ["sed=1", "modle.x=2"]
+    assert refused(capsys, "train", *TINY, *words).count("Did you mean") == 2
+    assert len(refused(capsys, "sample", "n=0", "task=x", "colour=red").splitlines()) == 5
+    assert not (tmp_path / "run").exists()
 
 
 def test_all_tasks_at_once_are_refused_for_a_method_that_needs_each(tmp_path, capsys):
@@ -136,14 +133,11 @@ def write_idx(folder: Path, count: int = 20) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("train-labels-idx1-ubyte", b""),
         ("train-labels-idx1-ubyte", struct.pack(">II", 0x801, 20) + bytes(11)),
-        ("train-labels-idx1-ubyte", struct.pack(">II", 0x803, 20) + bytes(20)),
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(100))[:20]),
-        ("train-images-idx3-ubyte.gz", b"no gzip at all"),
         ("t10k-labels-idx1-ubyte", None),
     ],
-    ids=["empty", "truncated", "wrong kind", "truncated gzip", "no gzip", "missing"],
+    ids=["truncated", "truncated gzip", "missing"],
 )
 def test_wrong_idx_files_are_named(tmp_path, capsys, name, content):
     folder = tmp_path / "data" / "MNIST" / "raw"

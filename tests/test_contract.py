@@ -1,44 +1,46 @@
-"""What every model of conf/model promises, checked once for all of them."""
+"""What every family and every net of conf/ promises: the contract once for each class and for each net."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
-from pathlib import Path
+import pkgutil
 
 import pytest
 import torch
+from conf_toys import models_of_classes, net_of, partners, smallest_image
 
-from lit_gen.cli.compose import compose
+from lit_gen import continual, families
+from lit_gen.cli import choices
+from lit_gen.cli.config import Composed, compose
 from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
-from lit_gen.core.module import LitGenerator
+from lit_gen.core.module import LitGenerator, LitModel
+from lit_gen.core.progress import Course
 from lit_gen.core.types import Batch, Classifies, PairBatch, Reconstructs, Translates
 
-CONF = Path(__file__).parents[1] / "conf"
-MODELS = sorted(f.stem for f in (CONF / "model").glob("*.yaml") if not f.stem.startswith("_"))
+# Beside one for each class and each net: a loss with parameters of its own, a learner within another model.
+MORE = [("vae_gaussian", "dense"), ("replay_vae", "conv"), ("multiband_gan_classes", "multiband_gan_dense")]
 
 
-def smallest_image(name: str) -> int:
-    """The side length that the file declares in a line `# smallest image: 8`."""
-    for line in (CONF / "model" / f"{name}.yaml").read_text().splitlines():
-        if line.startswith("# smallest image:"):
-            return int(line.partition(":")[2])
-    raise AssertionError(f"conf/model/{name}.yaml does not declare its smallest image")
+def pairs() -> list[tuple[str, str | None]]:
+    """(model, net; None: its own), so that every class and every net is among them."""
+    of_classes = [(model, net_of(model)) for model in models_of_classes().values()]
+    of_nets = [(partners("net", net)[0].removeprefix("model="), net) for net in choices("net")]
+    return sorted({*of_classes, *of_nets, *MORE}, key=str)
 
 
-def takes_pairs(name: str) -> bool:
-    """Whether the file names data of two domains in its line `# with: data=unpaired_digits`."""
-    return "# with: data=unpaired" in (CONF / "model" / f"{name}.yaml").read_text()
-
-
-def composed(name: str, channels: int):
+@functools.cache
+def composed(model: str, net: str | None) -> Composed:
     return compose(
         "train",
         [
-            f"model={name}",
+            f"model={model}",
+            *([f"net={net}"] if net else []),
             "data=synthetic",
-            f"data.spec.channels={channels}",
-            f"data.spec.size={smallest_image(name)}",
+            "data.spec.channels=3",
+            f"data.spec.size={smallest_image(model, net)}",
             "data.batch_size=12",
             "stream=split_classes",
             "stream.num_tasks=2",
@@ -48,24 +50,32 @@ def composed(name: str, channels: int):
     )
 
 
-@pytest.fixture(params=[1, 3], ids=["grey", "colour"])
-def channels(request):
-    return request.param
-
-
-@pytest.fixture(params=MODELS)
-def case(request, channels):
-    config = composed(request.param, channels)
+@pytest.fixture(params=pairs(), ids=lambda pair: "-".join(filter(None, pair)))
+def case(request):
+    config = composed(*request.param)
     data = config.build("data")
     data.prepare_data()
     data.setup()
-    data.takes_pairs = takes_pairs(request.param)
+    data.takes_pairs = "data=unpaired_digits" in partners("model", request.param[0])
     torch.manual_seed(0)
     return config, config.build("model"), data
 
 
+def test_every_family_has_a_model():
+    """Bases of families are in families/base.py; any other class that trains can be chosen."""
+    there = set()
+    for package in (families, continual):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            if found.name != "lit_gen.families.base":
+                members = vars(importlib.import_module(found.name)).values()
+                classes = [m for m in members if isinstance(m, type) and issubclass(m, LitModel)]
+                there |= {f"{c.__module__}.{c.__name__}" for c in classes if c.__module__ == found.name}
+    assert set(models_of_classes()) == there
+
+
 def batch_of(data, task: int) -> Batch | PairBatch:
-    batch = data.dataset("train", [task]).__getitems__(list(range(12)))
+    count = 12 if data.spec.size < 64 else 4
+    batch = data.dataset("train", [task]).__getitems__(list(range(count)))
     batch = batch._replace(image=to_float(batch.image))
     return PairBatch(batch, batch._replace(image=-batch.image)) if data.takes_pairs else batch
 
@@ -76,7 +86,7 @@ def test_gradients_are_finite_and_reach_exactly_what_the_phase_trains(case):
         data.current_task = task.index
         for phase in model.phases(task):
             phase.begin(task)
-            model.enter(phase, 0, 1)
+            model.enter(phase, Course())
             pool = batch_of(data, task.index)
             if phase.prepare is not None:
                 with torch.no_grad():

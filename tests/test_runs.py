@@ -29,9 +29,9 @@ TINY = [
     "stream.num_tasks=2",
     "model=replay_vae",
     "model.learner.latent_size=4",
-    "callbacks.quality.per_task=true",
-    "callbacks.quality.every_n_epochs=0",
-    "callbacks.quality.metrics=[{_target_: lit_gen.metrics.frechet.FrechetDistance, _partial_: true}]",
+    "judges.quality.per_task=true",
+    "judges.quality.every_n_epochs=0",
+    "judges.quality.metrics=[{_target_: lit_gen.metrics.frechet.FrechetDistance, _partial_: true}]",
     "callbacks.grid.num_images=8",
     "logger=csv",
     "trainer=cpu",
@@ -48,13 +48,14 @@ def train(folder, *words, tiny=TINY) -> int:
 
 def start(*words, module: str = "lit_gen", **environment) -> subprocess.Popen:
     """The command line in a process of its own."""
+    here = Path(__file__).parent
     return subprocess.Popen(
         [sys.executable, "-m", module, *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)} | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{here.parent}"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=here.parent,
     )
 
 
@@ -104,7 +105,9 @@ def test_a_run_leaves_everything_it_promises(whole):
         ("1", "1"),
         ("1", "all"),
     }
-    assert all(len(r["extractor_hash"]) == 12 and int(r["num_real"]) == int(r["num_fake"]) for r in rows)
+    judged = [row for row in rows if row["metric"] == "fid"]
+    assert all(len(r["extractor_hash"]) == 12 and r["num_real"] == r["num_fake"] for r in judged)
+    assert {row["metric"] for row in rows} == {"fid", "loss", "reconstruction", "kl"}
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["status"] == "FINISHED" and summary["cpu_threads"] == 1
     assert {"mean", "forgetting"} <= set(summary["scores"]["fid/lenet_digits"])
@@ -119,7 +122,6 @@ def test_evaluating_a_checkpoint_gives_the_scores_of_training(whole, tmp_path):
         again = {
             (str(task), "all" if s["on_task"] is None else str(s["on_task"]), s["metric"]): s["value"]
             for s in json.loads(out.read_text())
-            if s["extractor"]
         }
         written = {
             (r["after_task"], r["on_task"], r["metric"]): float(r["value"])
@@ -130,7 +132,7 @@ def test_evaluating_a_checkpoint_gives_the_scores_of_training(whole, tmp_path):
 
 
 def test_evaluate_takes_other_settings_but_not_another_model(whole, capsys):
-    assert main(["evaluate", f"ckpt={whole}", "callbacks.quality.num_samples=16"]) == 0
+    assert main(["evaluate", f"ckpt={whole}", "judges.quality.num_samples=16"]) == 0
     assert "16 / 16" in capsys.readouterr().out
     for word in ("model.share=0.1", "stream.num_tasks=3"):
         assert main(["evaluate", f"ckpt={whole}", word]) == 2
@@ -164,8 +166,10 @@ def test_samples_are_the_same_however_many_are_drawn(whole, tmp_path):
     [
         (["task=2"], "tasks 0 to 1"),
         (["label=1"], "without a condition on the label"),
-        (["n=0"], "at least 1"),
-        (["n=many"], "expected an integer"),
+        (["n=0"], "expected int > 0"),
+        (["n=many", "device=warp", "sampler.x=1"], "expected int"),
+        (["device=warp"], "device=warp"),
+        (["sampler.heat=1"], "sampler.heat"),
         (["colour=red"], "colour=red"),
     ],
 )

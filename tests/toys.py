@@ -23,7 +23,9 @@ from lit_gen.core.types import ImageSpec, Phase
 SPEC = ImageSpec(channels=1, size=8, num_classes=4)
 
 
-def make_data(num_tasks: int = 2, batch_size: int = 16, joint: bool = False, seed: int = 0) -> SyntheticData:
+def make_data(
+    num_tasks: int = 2, batch_size: int = 16, joint: bool = False, seed: int = 0, **options
+) -> SyntheticData:
     """A stream of class-incremental tasks over 160 images."""
     data = SyntheticData(
         spec=SPEC,
@@ -33,6 +35,7 @@ def make_data(num_tasks: int = 2, batch_size: int = 16, joint: bool = False, see
         batch_size=batch_size,
         joint=joint,
         seed=seed,
+        **options,
     )
     data.prepare_data()
     data.setup()
@@ -97,15 +100,22 @@ def make_trainer(*callbacks, **settings) -> Trainer:
 
 
 class CopyingCheckpoints(RunCheckpoints):
-    """Keeps every checkpoint it writes, readable without a run record."""
+    """Keeps every checkpoint it writes in a folder of its own, readable without a run record."""
+
+    def __init__(self, folder: Path, every_seconds: float = 10.0) -> None:
+        super().__init__(every_seconds)
+        self.place = Path(folder)
+
+    def folder(self, trainer):
+        return self.place
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint):
         checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
 
     def save(self, trainer, task=None):
         super().save(trainer, task)
-        number = len(list(self.folder.glob("copy-*.ckpt")))
-        shutil.copy(self.folder / "last.ckpt", self.folder / f"copy-{number:02d}.ckpt")
+        number = len(list(self.place.glob("copy-*.ckpt")))
+        shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")
 
 
 class RanksAgree(Callback):

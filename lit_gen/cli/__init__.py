@@ -10,6 +10,7 @@ code).
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,25 +24,47 @@ def group_names(conf: Path = CONF) -> list[str]:
 
 
 def choices(group: str, conf: Path = CONF) -> list[str]:
-    """Names of the configs of a group; files that begin with "_" are parts of others and no choices."""
-    folder = conf / group
-    files = (file.relative_to(folder).with_suffix("") for file in folder.rglob("*.yaml"))
-    return sorted(file.as_posix() for file in files if not file.name.startswith("_"))
+    """Names of the configs of a group; files that begin with "_" are parts of others and no choices.
+
+    A file with a table of rows is as many choices: "knop/cwae_mnist" is a row of knop.yaml.
+    """
+    folder, found = conf / group, []
+    for file in folder.rglob("*.yaml"):
+        if not file.name.startswith("_"):
+            name = file.relative_to(folder).with_suffix("").as_posix()
+            found += [f"{name}/{row}" for row in rows(file)] or [name]
+    return sorted(found)
+
+
+def rows(file: Path) -> dict[str, str]:
+    """The rows of a config's table with the comment of each; {} where there is no table or no file."""
+    if not file.is_file():
+        return {}
+    table = file.read_text(encoding="utf-8").partition("\nrows:\n")[2]
+    return dict(re.findall(r"^  (\w+):(?: # (.*))?$", table, flags=re.MULTILINE))
+
+
+def default_choices(file: Path) -> dict[str, str]:
+    """group -> choice ("null": none) of a config's defaults list.
+
+    By lines, one entry on each: a YAML parser would take longer than all the rest of `--list`.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    entry = r"^ *- (?:optional |override /)*([\w/]+): *([^#\n]+?) *(?:#.*)?$"
+    return dict(re.findall(entry, text, flags=re.MULTILINE))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The most similar name, or None. The last part of a dotted key counts more than the path to it."""
-    names = list(names)
+    names, last = list(names), name.rpartition(".")[2]
+    by_end: dict[str, list[str]] = {}
+    for key in names:
+        by_end.setdefault(key.rpartition(".")[2], []).append(key)
+    if last in by_end:
+        return max(by_end[last], key=lambda key: difflib.SequenceMatcher(None, key, name).ratio())
     close = difflib.get_close_matches(name, names, 1)
-    last = name.rpartition(".")[2]
-    same_end = [key for key in names if key.rpartition(".")[2] == last]
-    if same_end:
-        return max(same_end, key=lambda key: difflib.SequenceMatcher(None, key, name).ratio())
-    if close:
-        return close[0]
-    by_end = {key.rpartition(".")[2]: key for key in reversed(names)}
-    close = difflib.get_close_matches(last, by_end, 1)
-    return by_end[close[0]] if close else None
+    close += [by_end[end][0] for end in difflib.get_close_matches(last, by_end, 1)]
+    return close[0] if close else None
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -3,65 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lit_gen.cli import did_you_mean, group_names
-from lit_gen.cli.arguments import as_count, split_words
-from lit_gen.cli.compose import build, recompose
-from lit_gen.cli.hints import fits, mismatch
-from lit_gen.cli.log import log_to
+from lit_gen.cli.arguments import own_words
+from lit_gen.cli.check import describe, fits, mismatch, signature_of
+from lit_gen.cli.config import FIXED, build, recompose
+from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, with_distinct_names
-from lit_gen.cli.overrides import parse
-from lit_gen.cli.rebuild import FIXED
-from lit_gen.cli.signatures import signature_of
-from lit_gen.cli.tables import as_csv, as_json, as_text, made_folder, picture, write_picture, write_text
-from lit_gen.core.types import InputError
+from lit_gen.cli.words import parse
+from lit_gen.core.files import writable_folder, write_json, write_text
+from lit_gen.core.types import InputError, NonNegative
 from lit_gen.evaluation.folders import batches, image_files
-from lit_gen.evaluation.subject import Findings
-from lit_gen.evaluation.uses.anomaly import Anomaly
-from lit_gen.evaluation.uses.augmentation import Augmentation
-from lit_gen.evaluation.uses.code_map import CodeMap
-from lit_gen.evaluation.uses.compression import Compression
-from lit_gen.evaluation.uses.denoise import Denoise
-from lit_gen.evaluation.uses.interpolation import Interpolation
-from lit_gen.evaluation.uses.probe import Probe
-from lit_gen.evaluation.uses.reconstruction import Reconstruction
-from lit_gen.evaluation.uses.translation import Translation
-from lit_gen.evaluation.uses.traversal import Traversal
-from lit_gen.tracking.mlflow_tracking import TrackingLogger
+from lit_gen.evaluation.plots import write_picture
+from lit_gen.evaluation.tables import as_csv, as_text
+from lit_gen.evaluation.uses import USES
+from lit_gen.evaluation.uses.findings import Findings
+from lit_gen.tracking.mlflow import TrackingLogger
 
 HELP = """lit-gen analyse ckpt=RUN what=NAME [out=FOLDER] [seed=0] [OPTION=VALUE ...] [KEY=VALUE ...]
+lit-gen analyse what=NAME
 
 What a trained model can be used for, and how well: a table, and pictures beside it.
 
   ckpt    a run folder or a checkpoint file, or several of them with commas
-  what    interpolation   strips between pairs of test images
-                          pairs=6 steps=10 way=both|linear|spherical
-          traversal       every dimension of a code, moved while the others stay
-                          image=0 dimensions=10 width=3 steps=9 n=2000
-          reconstruction  test images above their reconstructions
-                          n=64 columns=16
-          anomaly         scores of strange images, ROC-AUC of classes held out
-                          held_out=3 score=reconstruction|likelihood draws=50
-          map             codes in two dimensions, coloured by class
-                          method=pca|tsne n=2000 perplexity=30
-          probe           how often a linear classifier and neighbours find the class from the code
-                          n=10000 neighbours=5
-          compression     distortion against latent size, of several ckpt= together
-          denoise         corrupted test images, or those of in=, and their reconstructions
-                          corruption=gaussian|masking|salt_and_pepper noise=0.5 n=1000 columns=16
-          augmentation    a classifier (LeNet) trained with and without generated images
-                          n=500 generated=5000 steps=500 batch_size=64 repeats=3
-          translation     of models that translate (cyclegan): content kept and style reached, by the run's
-                          extractor; test images, translated, and translated back
-                          n=10000 columns=16
+  what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
+          translation ; without further words the one that is named says what it does and takes
   out     where <what>.png, .csv and .json go; without it analysis/ in the run folder
   in      of denoise: a folder of images or an .npz archive, of the size that the model was trained on
   seed    of whatever is drawn
@@ -69,30 +44,23 @@ What a trained model can be used for, and how well: a table, and pictures beside
   track   true: also into the run's MLflow run
   KEY     data.root=... and the like change the run's configuration, but not model.* and stream.*
 
-Without held_out=, anomaly takes the classes that were left out of training:
-lit-gen train ... data.without_classes=[3]
-
 Examples
-  lit-gen analyse ckpt=runs/my-run what=interpolation
+  lit-gen analyse what=map
   lit-gen analyse ckpt=runs/my-run what=map method=tsne n=5000 out=maps
   lit-gen analyse ckpt=runs/z4,runs/z8,runs/z16 what=compression out=compression
 """
 
 log = logging.getLogger(__name__)
 
-USES: dict[str, type] = {
-    "interpolation": Interpolation,
-    "traversal": Traversal,
-    "reconstruction": Reconstruction,
-    "anomaly": Anomaly,
-    "map": CodeMap,
-    "probe": Probe,
-    "compression": Compression,
-    "denoise": Denoise,
-    "augmentation": Augmentation,
-    "translation": Translation,
+_OWN = {
+    "ckpt": str,
+    "what": Literal[tuple(USES)],
+    "out": Path,
+    "in": Path,
+    "seed": NonNegative,
+    "device": str,
+    "track": bool,
 }
-_OWN = ("ckpt", "what", "out", "seed", "device", "in", "track")
 _CORRUPTIONS = {
     "gaussian": ("GaussianNoise", "std"),
     "masking": ("Masking", "share"),
@@ -102,39 +70,39 @@ _CORRUPTIONS = {
 
 def run(words: list[str]) -> int:
     log_to(None, logging.INFO)
-    own, others = split_words(words, _OWN)
-    for key in ("ckpt", "what"):
-        if not own.get(key):
-            raise InputError(f"{key}= is missing; see lit-gen analyse --help")
-    what = own["what"]
-    if what not in USES:
-        raise InputError(f"what={what}: it is one of {', '.join(USES)}.{did_you_mean(what, USES)}")
+    if len(words) == 1 and words[0].removeprefix("what=") in USES:
+        print(_described(words[0].removeprefix("what=")))
+        return 0
+    own, others = own_words(words, _OWN, needed=("ckpt", "what"))
+    what, seed, given = own["what"], own.get("seed", 0), own.get("in")
     use, overrides = _use(what, others)
-    if "in" in own and what != "denoise":
-        raise InputError(f"in={own['in']}: only what=denoise takes images; what={what} uses the run's own")
-    track = own.get("track", "false")
-    if track not in ("true", "false"):
-        raise InputError(f"track={track}: expected true or false")
-    seed = as_count("seed", own.get("seed", "0"))
-    runs = with_distinct_names(
-        [open_run(path, overrides, seed, own.get("device", "cpu")) for path in _paths(own["ckpt"])]
-    )
+    if given is not None and what != "denoise":
+        raise InputError(f"in={given}: only what=denoise takes images; what={what} uses the run's own")
+    paths = [own["ckpt"]] if Path(own["ckpt"]).exists() else own["ckpt"].split(",")
+    runs = with_distinct_names([open_run(path, overrides, seed, own.get("device", "cpu")) for path in paths])
     # Compression is one result about all runs together; any other use is one for each run.
     groups = [runs] if what == "compression" else [[each] for each in runs]
     table = []
-    for group, folder in zip(groups, _folders(own.get("out"), groups), strict=True):
-        made_folder("out", folder)
+    for group in groups:
+        first, out = group[0], own.get("out")
+        if out is not None:
+            folder = out / first.context.name if len(groups) > 1 else out
+        else:
+            folder = first.folder / "analysis" / first.moment
+        writable_folder("out", folder)
         try:
-            found = _findings(use, group, own.get("in"))
-        except InputError:
+            found = _findings(use, group, given)
+        except InputError as mistake:
             with suppress(OSError):  # only a folder in which there is nothing is removed
                 folder.rmdir()
-            raise
-        settings = {"what": what, "seed": seed, "settings": dataclasses.asdict(use), "overrides": overrides}
-        files = _write(found, folder, what, settings, group, own.get("in"))
-        if track == "true":
+            of_model = str(mistake).startswith(f"{first.context.name}:")
+            raise InputError(f"ckpt={mistake}" if of_model else str(mistake)) from mistake
+        record = {"what": what, "seed": seed, "settings": dataclasses.asdict(use), "overrides": overrides}
+        record |= {"ckpt": [str(each.stored.path) for each in group], "in": given, "table": found.table}
+        files = [write_json(folder / f"{what}.json", record), *_write(found, folder, what, given)]
+        if own.get("track"):
             _track(found, files, what, group)
-        name = {"run": group[0].subject.name} if len(groups) > 1 else {}
+        name = {"run": first.context.name} if len(groups) > 1 else {}
         table += [{**name, **row} for row in found.table]
         print(f"{folder}: {', '.join(file.name for file in files)}")
     print(as_text(table))
@@ -151,122 +119,103 @@ def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
     overrides, groups = [], group_names()
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
-        if key not in parameters and ("." in key or key in groups):
+        if key in parameters:
+            option = parse(word)
+            if not fits(parameters[key].hint, option.value):
+                raise InputError(f"{word}: {mismatch(parameters[key].hint, option.value)}")
+            options[key] = option.value
+        elif "." in key or key in groups:
             overrides.append(word)
-            continue
-        if key not in parameters:
-            takes = ", ".join([*parameters, *_OWN])
-            guess = did_you_mean(key, [*parameters, *_OWN])
-            raise InputError(
-                f"{word}: what={what} takes {takes}, and keys of the run such as data.root.{guess}"
-            )
-        (option,) = parse([word])
-        if not fits(parameters[key].hint, option.value):
-            raise InputError(f"{word}: {mismatch(parameters[key].hint, option.value)}")
-        options[key] = option.value
+        else:
+            takes = [*parameters, *_OWN]
+            there_are = f"what={what} takes {', '.join(takes)}, and keys of the run such as data.root."
+            raise InputError(f"{word}: {there_are}{did_you_mean(key, takes)}")
     return USES[what](**options), overrides
 
 
-def _paths(text: str) -> list[str]:
-    return [text] if Path(text).exists() else [part for part in text.split(",") if part]
+def _described(what: str) -> str:
+    """What a use says about itself, and its options with their defaults and what else they may be."""
+    use, parameters = USES[what], signature_of(USES[what]).parameters
+    lines = [
+        {
+            "option": field.name,
+            "default": str(field.default),
+            "allowed": describe(parameters[field.name].hint),
+        }
+        for field in dataclasses.fields(use)
+    ]
+    return f"what={what}: {inspect.getdoc(use)}\n" + (f"\n{as_text(lines)}\n" if lines else "")
 
 
-def _folders(out: str | None, groups: Sequence[Sequence[Opened]]) -> list[Path]:
-    """Where each result goes: the run's own analysis/, or `out`; of several runs each has its own there."""
-    if out is None:
-        return [group[0].folder / "analysis" / group[0].moment for group in groups]
-    return [Path(out) if len(groups) == 1 else Path(out) / group[0].subject.name for group in groups]
-
-
-def _findings(use: Any, group: Sequence[Opened], given: str | None) -> Findings:
-    """Asks the use, which is given what it cannot build itself."""
+def _findings(use: Any, group: Sequence[Opened], given: Path | None) -> Findings:
+    """Asks the use, which is given by name what it cannot build itself."""
     opened = group[0]
-    if isinstance(use, Compression):
-        return use([each.subject for each in group])
-    if isinstance(use, Denoise):
-        if given is not None:
-            return use.given(opened.subject, _given_images(given, opened))
-        kind, key = _CORRUPTIONS[use.corruption]
-        node = {"_target_": f"lit_gen.nets.corruption.{kind}", key: use.noise}
-        if key == "share" and use.noise > 1:
-            raise InputError(f"noise={use.noise}: of corruption={use.corruption} it is a share, from 0 to 1")
-        return use(opened.subject, build(node, "noise"))
-    if isinstance(use, Augmentation):
-        return use(opened.subject, _classifier(opened))
-    if isinstance(use, Translation):
-        return use(opened.subject, opened.composed.build("extractor"))
-    return use(opened.subject)
+    if given is not None:
+        return use.given(opened.context, _given_images(given, opened))
+    builders: dict[str, Callable[[], Any]] = {
+        "context": lambda: opened.context,
+        "contexts": lambda: [each.context for each in group],
+        "corrupt": lambda: _corruption(use.corruption, use.noise),
+        "make_classifier": lambda: _classifier(opened),
+        "extractor": lambda: opened.composed.build("extractor"),
+    }
+    return use(**{name: builders[name]() for name in inspect.signature(use.__call__).parameters})
 
 
-def _given_images(path: str, opened: Opened) -> Tensor:
-    """uint8 [N, C, S, S] of the size that the model works on."""
-    spec = opened.subject.data.spec
-    parts = list(batches("in", Path(path), opened.subject.batch_size))
-    for part in parts:
-        channels, height, width = part.shape[1:]
-        if (channels, height, width) != (spec.channels, spec.size, spec.size):
-            raise InputError(
-                f"in={path}: an image has {channels} channel(s) of {height} x {width} pixels, and the model "
-                f"works on {spec.channels} of {spec.size} x {spec.size}; resize the images first"
-            )
-    return torch.cat(parts)
+def _corruption(kind: str, noise: float) -> Callable[[Tensor], Tensor]:
+    name, key = _CORRUPTIONS[kind]
+    if key == "share" and noise > 1:
+        raise InputError(f"noise={noise}: of corruption={kind} it is a share, from 0 to 1")
+    return build({"_target_": f"lit_gen.nets.corruption.{name}", key: noise}, "noise")
 
 
 def _classifier(opened: Opened) -> Callable[[], Any]:
     """Makes LeNets for the run's images."""
-    composed = recompose(
-        opened.stored.config, ["model=lenet"], refused=[key for key in FIXED if key != "model"]
-    )
+    refused = [key for key in FIXED if key != "model"]
+    composed = recompose(opened.stored.config, ["model=lenet"], refused)
     return lambda: composed.build("model")
 
 
-def _write(
-    found: Findings,
-    folder: Path,
-    what: str,
-    settings: Mapping[str, Any],
-    group: Sequence[Opened],
-    given: str | None,
-) -> list[Path]:
-    record = {
-        **settings,
-        "ckpt": [str(each.stored.path) for each in group],
-        "in": given,
-        "table": found.table,
-    }
-    files = [
-        write_text(folder / f"{what}.json", as_json(record)),
-        write_text(folder / f"{what}.csv", as_csv(found.rows or found.table)),
-    ]
+def _given_images(path: Path, opened: Opened) -> Tensor:
+    """uint8 [N, C, S, S] of the size that the model works on."""
+    channels, size, _ = opened.context.data.spec
+    parts = list(batches("in", path, opened.context.batch_size))
+    for part in parts:
+        found, height, width = part.shape[1:]
+        if (found, height, width) != (channels, size, size):
+            raise InputError(
+                f"in={path}: an image has {found} channel(s) of {height} x {width} pixels, and the model "
+                f"works on {channels} of {size} x {size}; resize the images first"
+            )
+    return torch.cat(parts)
+
+
+def _write(found: Findings, folder: Path, what: str, given: Path | None) -> list[Path]:
+    files = [write_text(folder / f"{what}.csv", as_csv(found.rows or found.table))]
     if found.picture is not None:
-        files.insert(0, write_picture(folder / f"{what}.png", found.picture))
+        files.append(write_picture(folder / f"{what}.png", found.picture))
     if found.images is not None:
-        place = made_folder("out", folder / what)
-        named = [file.stem for file in image_files(Path(given))] if given and Path(given).is_dir() else []
+        named = [file.stem for file in image_files(given)] if given and given.is_dir() else []
         if len(set(named)) < len(found.images):  # an archive, or the same name in two folders
             named = [f"{number:06d}" for number in range(len(found.images))]
         for name, image in zip(named, found.images, strict=True):
-            picture(image.permute(1, 2, 0).numpy()).save(place / f"{name}.png")
-        files.append(place)
+            write_picture(folder / what / f"{name}.png", image.permute(1, 2, 0))
+        files.append(folder / what)
     return files
 
 
 def _track(found: Findings, files: Sequence[Path], what: str, group: Sequence[Opened]) -> None:
     """Adds files and numbers to the MLflow run of each run that has one."""
     for opened in group:
-        if not (opened.folder / "run.json").is_file():
+        has_note = (opened.folder / "run.json").is_file()
+        logger = run_logger(recompose(opened.stored.config), opened.folder)
+        if not has_note or not isinstance(logger, TrackingLogger):
             log.warning("track=true: %s has no MLflow run", opened.folder)
-            continue
-        moved = recompose(opened.stored.config, [f"output_dir={opened.folder}"])
-        logger = moved.build("logger")
-        if not isinstance(logger, TrackingLogger):
-            log.warning("track=true: %s was not logged with logger=mlflow", opened.folder)
             continue
         for file in files:
             if file.is_file():
                 logger.log_file(file, "analysis")
         for row in found.table:
             place = "/".join(["analysis", what, *(str(v) for v in row.values() if isinstance(v, str))])
-            numbers = {f"{place}/{name}": v for name, v in row.items() if isinstance(v, int | float)}
-            logger.log_metrics(numbers)
+            logger.log_metrics({f"{place}/{n}": v for n, v in row.items() if isinstance(v, int | float)})
         logger.finish("FINISHED")

@@ -1,29 +1,66 @@
-"""The words of a verb's own, such as `ckpt=` and `out=`, told apart from overrides of a configuration."""
+"""The words of a verb's own, such as `ckpt=` and `out=`, told apart from words about a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from lit_gen.cli import did_you_mean
+from lit_gen.cli.check import describe
 from lit_gen.core.types import InputError
 
 
-def split_words(words: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The verb's own keys with their values, and the other words.
+def own_words(
+    words: Sequence[str],
+    own: Mapping[str, Any],
+    needed: Sequence[str] = (),
+    others: Sequence[str] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a verb's own keys, and the other words.
+
+    Args:
+        own: key -> type with its range; `list[...]` takes values with commas.
+        needed: of them.
+        others: first parts of the keys that may be among the other words; None: any.
 
     Raises:
-        InputError: a word is no key=value.
+        InputError: all that is wrong.
     """
-    values: dict[str, str] = {}
-    others = []
+    values, rest, wrong = {}, [], []
+    takes = ", ".join([*own, *(f"{key}.*" for key in others or ())])
     for word in words:
-        key, sign, value = word.partition("=")
-        if not sign:
-            raise InputError(f"{word}: expected key=value.{did_you_mean(word, own)}")
-        if key in own:
-            values[key] = value
+        key, sign, text = word.partition("=")
+        top = key.lstrip("+~").partition(".")[0]
+        if key in own and text:
+            try:
+                values[key] = _value(own[key], text)
+            except ValidationError:
+                wrong.append(f"{word}: expected {describe(own[key])}")
+        elif key in own or (not sign and not key.startswith("~")):
+            wrong.append(f"{word}: expected key=value.{did_you_mean(key, own)}")
+        elif others is not None and top not in others:
+            wrong.append(f"{word}: the keys here are {takes}.{did_you_mean(key, own)}")
         else:
-            others.append(word)
+            rest.append(word)
+    given = {word.partition("=")[0] for word in words}
+    wrong += [f"{key}= is missing: {key}={describe(own[key])}" for key in needed if key not in given]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return values, rest
+
+
+def _value(hint: Any, text: str) -> Any:
+    adapter = TypeAdapter(hint)
+    if getattr(hint, "__origin__", None) is list:
+        return adapter.validate_python([part.strip() for part in text.strip("[]").split(",") if part.strip()])
+    return adapter.validate_strings(text)
+
+
+def split_words(words: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """As `own_words`, with every value as it was given."""
+    values, others = own_words(words, dict.fromkeys(own, str))
     return values, others
 
 
@@ -33,10 +70,8 @@ def as_count(key: str, text: str, least: int = 0) -> int:
     Raises:
         InputError: the text is none.
     """
-    try:
-        number = int(text)
-    except ValueError:
-        raise InputError(f"{key}={text}: expected an integer") from None
-    if number < least:
+    if not text.lstrip("-").isdigit():
+        raise InputError(f"{key}={text}: expected an integer")
+    if int(text) < least:
         raise InputError(f"{key}={text}: must be at least {least}")
-    return number
+    return int(text)

@@ -1,57 +1,70 @@
 """The composed config against the signatures of what it names, before anything starts.
 
 For every node with `_target_`: the target exists, every key is one of its parameters, every value fits the
-parameter's hint, required parameters are there. Where a hint says nothing, nothing is checked.
+parameter's hint, required parameters are there. pydantic decides what fits, strictly: "1" is no number, true
+is no int, 1 is no bool, while an int is a float. What it cannot know, nodes, is decided here: does the target
+make what the hint asks for? Where that is not known, and where a hint says nothing, nothing is checked.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types as at
 from lightning import Trainer
-from pydantic import StringConstraints
+from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
+from torch import nn
 
 from lit_gen.cli import did_you_mean
-from lit_gen.cli.hints import fits, mismatch, shown
-from lit_gen.cli.overrides import all_keys
-from lit_gen.cli.signatures import Parameter, locate, signature_of
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, NonNegative, Positive
 
-_SPECIAL = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+_SPECIAL = {"_target_": str, "_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}
 _MOST_PROBLEMS = 8
-_Natural = Annotated[int, at.Gt(0)]
 _TOP = {
     # torch's and numpy's generators both take 32 bits.
     "seed": Annotated[int, at.Ge(0), at.Lt(2**32)],
     "name": str | None,
     "output_dir": str | None,
     "resume": str | None,
-    "cpu_threads": Literal["auto"] | _Natural,
-    "max_phase_epochs": _Natural | None,
+    "cpu_threads": Literal["auto"] | Positive,
+    "max_phase_epochs": Positive | None,
+    "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
-# Null until the run begins, which gives them their values; what refers to them is checked again then.
-_GIVEN_LATER = ("name", "output_dir")
 # Lightning takes any text and any number here and says what is wrong with it only later.
-_NARROWER: dict[tuple[Any, str], tuple[Any, str]] = {
-    (Trainer, "devices"): (
-        _Natural
+_NARROWER: dict[tuple[Any, str], Any] = {
+    (Trainer, "devices"): Annotated[
+        Positive
         | Literal[-1]
-        | list[Annotated[int, at.Ge(0)]]
+        | list[NonNegative]
         | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d+(,\d+)*,?)$")],
         'a number of devices (-1: all there are), a list of their indices such as [0,2], or "auto"',
-    ),
-    (Trainer, "num_nodes"): (_Natural, "int > 0"),
-    (Trainer, "accumulate_grad_batches"): (_Natural, "int > 0"),
+    ],
+    (Trainer, "num_nodes"): Positive,
+    (Trainer, "accumulate_grad_batches"): Positive,
 }
+# The run gives it its value; null until then.
+_GIVEN_LATER = "output_dir"
+
+
+# --- the walk
 
 
 class _Problem(NamedTuple):
     key: str
     text: str
-    is_own: bool  # the value stands here, it was not taken over from another key
+    is_own: bool = True  # the value stands here, it was not taken over from another key
 
 
 def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
@@ -61,83 +74,77 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
         config: resolved.
         source: the same before interpolation; lets a message name the key that a wrong value was taken from.
     """
-    source = config if source is None else source
     problems = [
-        _Problem(key, f"{key}: {mismatch(hint, config[key])}", True)
+        _Problem(key, mismatch(hint, config[key]))
         for key, hint in _TOP.items()
         if key in config and not fits(hint, config[key])
     ]
-    problems += _walk("", config, source)
-    lines: dict[str, str] = {}
+    problems += _walk("", config, config if source is None else source)
     # What was taken over is wrong, more often than not, because of what stands elsewhere.
-    for problem in [p for p in problems if p.is_own] or problems:
-        lines.setdefault(problem.key, problem.text)
-    if lines:
-        listed = list(lines.values())
-        more = [f"and {len(listed) - _MOST_PROBLEMS} more"] if len(listed) > _MOST_PROBLEMS else []
-        raise InputError("\n".join(listed[:_MOST_PROBLEMS] + more))
+    found: dict[str, str] = {}
+    for key, text, _ in [problem for problem in problems if problem.is_own] or problems:
+        found.setdefault(key, f"{key}: {text}")
+    if found:
+        more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
+        raise InputError("\n".join([*found.values()][:_MOST_PROBLEMS] + more))
+
+
+def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted key below a node, nodes and leaves, without Hydra's own such as _target_."""
+    for name, child in _children(node):
+        if not str(name).startswith("_"):
+            yield f"{prefix}{name}"
+            yield from all_keys(child, f"{prefix}{name}.")
+
+
+def _children(node: Any) -> Iterable[tuple[Any, Any]]:
+    return node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
 
 
 def _walk(key: str, node: Any, source: Any) -> Iterator[_Problem]:
-    if isinstance(node, dict) and "_target_" in node:
+    if is_node(node):
         yield from _check_node(key, node, source)
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, child in items:
-        raw = _child(source, name)
+    raw = dict(_children(source))
+    for name, child in _children(node):
         # A node that was taken over from elsewhere is checked there.
-        if isinstance(child, dict | list) and not isinstance(raw, str):
-            yield from _walk(f"{key}.{name}" if key else str(name), child, raw)
+        if not isinstance(raw.get(name), str):
+            yield from _walk(f"{key}.{name}" if key else str(name), child, raw.get(name))
 
 
 def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Problem]:
     try:
-        target = locate(node["_target_"]) if isinstance(node["_target_"], str) else None
+        target = locate(node["_target_"])
     except InputError as error:
-        yield _Problem(f"{key}._target_", f"{key}._target_: {error}", True)
-        return
-    if target is None:
-        yield _Problem(
-            f"{key}._target_", f"{key}._target_: expected a dotted path, got {shown(node['_target_'])}", True
-        )
+        yield _Problem(f"{key}._target_", str(error))
         return
     parameters, is_open = signature_of(target)
-    for special in ("_partial_", "_recursive_"):
-        if not isinstance(node.get(special, True), bool):
-            full = f"{key}.{special}"
-            yield _Problem(full, f"{full}: expected bool, got {shown(node[special])}", True)
+    raw = dict(_children(source))
     for name, value in node.items():
-        if name in _SPECIAL:
-            continue
-        full, raw = f"{key}.{name}", _child(source, name)
-        origin = _origin(full, raw)
-        if origin in _GIVEN_LATER and value is None:
-            continue
-        if name not in parameters:
+        full, origin = f"{key}.{name}", _origin(f"{key}.{name}", raw.get(name))
+        if name not in parameters and name not in _SPECIAL:
             if not is_open:
-                yield _Problem(full, _unknown(key, name, target, parameters, node), True)
+                yield _Problem(full, _unknown(key, name, target, parameters, node))
             continue
-        hint, expected = _NARROWER.get((target, name), (parameters[name].hint, None))
-        if not fits(hint, value):
-            wrong = mismatch(hint, value, expected)
-            if origin is None:
-                yield _Problem(full, f"{full}: {wrong}", not (isinstance(raw, str) and "${" in raw))
-            else:
-                yield _Problem(origin, f"{origin}: {wrong} (it is {full})", False)
+        hint = _SPECIAL[name] if name in _SPECIAL else parameters[name].hint
+        hint = _NARROWER.get((target, name), hint)
+        if fits(hint, value) or (origin == _GIVEN_LATER and value is None):
+            continue
+        if origin is None:
+            yield _Problem(full, mismatch(hint, value), "${" not in str(raw.get(name)))
+        else:
+            yield _Problem(origin, f"{mismatch(hint, value)} (it is {full})", False)
     if not node.get("_partial_") and not node.get("_args_"):
         for name, parameter in parameters.items():
             if parameter.required and name not in node:
-                full = f"{key}.{name}"
-                yield _Problem(full, f"{full}: is missing; {_name(target)} needs it", True)
+                yield _Problem(f"{key}.{name}", f"is missing; {target.__qualname__} needs it")
 
 
 def _unknown(
-    key: str, name: str, target: Callable[..., Any], parameters: Mapping[str, Parameter], node: dict[str, Any]
+    key: str, name: str, target: Callable[..., Any], parameters: Collection[str], node: dict[str, Any]
 ) -> str:
-    guess = did_you_mean(name, [*parameters, *(k for k in all_keys(node) if k != name)]).replace(
-        "mean ", f"mean {key}."
-    )
+    names = [f"{key}.{each}" for each in (*parameters, *all_keys(node)) if each != name]
     taken = f" It takes {', '.join(parameters) or 'nothing'}." if len(parameters) < 25 else ""
-    return f"{key}.{name}: {_name(target)} takes no {name!r}.{guess}{taken}"
+    return f"{target.__qualname__} takes no {name!r}.{did_you_mean(f'{key}.{name}', names)}{taken}"
 
 
 def _origin(key: str, raw: Any) -> str | None:
@@ -149,11 +156,204 @@ def _origin(key: str, raw: Any) -> str | None:
     return ".".join([*(key.split(".")[: -len(dots)] if dots else []), path])
 
 
-def _child(node: Any, name: Any) -> Any:
-    if isinstance(node, dict):
-        return node.get(name)
-    return node[name] if isinstance(node, list) and isinstance(name, int) else None
+# --- what a target takes and makes
 
 
-def _name(target: Callable[..., Any]) -> str:
-    return getattr(target, "__qualname__", str(target))
+class Parameter(NamedTuple):
+    """One thing that a target takes by name."""
+
+    hint: Any
+    required: bool
+
+
+class Signature(NamedTuple):
+    """All that a target takes."""
+
+    parameters: dict[str, Parameter]
+    is_open: bool  # takes further names that cannot be known
+
+
+def locate(path: Any) -> Callable[..., Any]:
+    """The class or function at a dotted path.
+
+    Raises:
+        InputError: there is none; an ImportError inside an existing module is not caught.
+    """
+    parts = path.split(".") if isinstance(path, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise InputError(f"expected a dotted path such as lit_gen.families.vae.VAE, got {path}")
+    if importlib.util.find_spec(parts[0]) is None:
+        raise InputError(f"{path}: there is no package {parts[0]!r}.")
+    found: Any = importlib.import_module(parts[0])
+    for depth, part in enumerate(parts[1:], 1):
+        way, inside = ".".join(parts[:depth]), getattr(found, "__path__", None)
+        if not hasattr(found, part) and inside and importlib.util.find_spec(f"{way}.{part}"):
+            importlib.import_module(f"{way}.{part}")
+        if not hasattr(found, part):
+            names = [*dir(found), *(module.name for module in pkgutil.iter_modules(inside or ()))]
+            raise InputError(f"{path}: {way} has no {part!r}.{did_you_mean(part, names)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{path} is a {type(found).__name__}; a target is a class or a function.")
+    return found
+
+
+@functools.cache
+def signature_of(target: Callable[..., Any]) -> Signature:
+    """Parameters by name, with evaluated hints."""
+    first = _own_signature(target)
+    if not (first.is_open and inspect.isclass(target)):
+        return first
+    # A class that hands further keywords up also takes what its bases do. Which of them it gives itself is
+    # not known, so none is required.
+    parameters = dict(first.parameters)
+    for cls in target.__mro__[
+        1 : target.__mro__.index(nn.Module if issubclass(target, nn.Module) else object)
+    ]:
+        if "__init__" in vars(cls):
+            more = _own_signature(cls)
+            for name, parameter in more.parameters.items():
+                parameters.setdefault(name, parameter._replace(required=False))
+            if not more.is_open:
+                return Signature(parameters, False)
+    return Signature(parameters, True)
+
+
+def _own_signature(target: Callable[..., Any]) -> Signature:
+    has_init = inspect.isclass(target) and target.__init__ is not object.__init__  # a NamedTuple has none
+    try:
+        listed = inspect.signature(target).parameters.values()
+        hints = typing.get_type_hints(target.__init__ if has_init else target, include_extras=True)
+    except (TypeError, ValueError, NameError):  # written in C, or hints for a type checker alone
+        return Signature({}, True)
+    taken = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = {
+        each.name: Parameter(hints.get(each.name, Any), each.default is each.empty)
+        for each in listed
+        if each.kind in taken
+    }
+    return Signature(parameters, any(each.kind is each.VAR_KEYWORD for each in listed))
+
+
+def is_node(value: Any) -> bool:
+    """Whether this describes an object to build."""
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _makes(wanted: Any, node: dict[str, Any]) -> bool:
+    """Whether calling the node's target gives what is wanted; where that is not known, yes."""
+    try:
+        target = locate(node["_target_"])
+    except InputError:
+        return True  # has its own message
+    if not inspect.isclass(wanted) or getattr(wanted, "_is_protocol", False):
+        return True
+    if node.get("_partial_"):
+        return issubclass(Callable, wanted)
+    made = target
+    if not inspect.isclass(target):
+        made = typing.get_type_hints(target).get("return") if inspect.isfunction(target) else None
+        made = get_origin(made) or made
+    if not inspect.isclass(made) or issubclass(made, wanted) or (wanted is float and made is int):
+        return True
+    # A function may say less about its result than it could.
+    return made is not target and issubclass(wanted, made)
+
+
+# --- what a hint takes, and how to say it
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a constructor with this hint can be given the value (plain containers, nodes among them)."""
+    adapter = _adapter(hint)
+    try:
+        # As JSON, which is what a config says: a list is a tuple, a text a path.
+        if adapter is not None:
+            adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    except TypeError:  # a node, whose range cannot be looked at
+        pass
+    return True
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(_or_node(hint), config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, SchemaError, NameError, TypeError):
+        return None  # pydantic has no opinion on this hint
+
+
+def _or_node(hint: Any) -> Any:
+    """The hint for pydantic: wherever it asks for an object, a node that makes one does as well."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in (Any, type(None)) or origin is Literal:
+        return hint
+    if hint is object or isinstance(hint, typing.TypeVar):
+        return Any
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_or_node, args))]  # noqa: UP007
+    if origin is Annotated:
+        return Annotated[(_or_node(args[0]), *args[1:])]
+    wanted = origin or hint
+
+    def made(node: dict[str, Any]) -> dict[str, Any]:
+        if not is_node(node) or not _makes(wanted, node):
+            raise ValueError
+        return node
+
+    node = Annotated[dict[str, Any], AfterValidator(made)]
+    if not _is_plain(wanted):
+        return node
+    if args:
+        kind = list if wanted is Iterable else wanted  # pydantic would not look at what is in it
+        hint = kind[tuple(each if each is ... else _or_node(each) for each in args)]
+    return hint | node
+
+
+def _is_plain(cls: Any) -> bool:
+    """Whether a config can say it without a node."""
+    module = getattr(cls, "__module__", "")
+    return cls is not Callable and (module in ("builtins", "pathlib", "collections.abc", "typing"))
+
+
+def mismatch(hint: Any, value: Any) -> str:
+    """What to say where it does not fit: "expected float, got 'abc'"."""
+    return f"expected {describe(hint)}, got {shown(value)}"
+
+
+def describe(hint: Any) -> str:
+    """A hint as a person would say it."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is type(None):
+        return "null"
+    if origin is Annotated:
+        signs = {at.Gt: ">", at.Ge: ">=", at.Lt: "<", at.Le: "<="}
+        bounds = [
+            f"{signs[type(m)]} {getattr(m, type(m).__name__.lower())}" for m in args[1:] if type(m) in signs
+        ]
+        in_words = [text for text in args[1:] if isinstance(text, str)]
+        return in_words[0] if in_words else f"{describe(args[0])} {' and '.join(bounds)}".rstrip()
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(describe, args)))
+    if origin is Literal:
+        values = [repr(arg) if isinstance(arg, str) else json.dumps(arg) for arg in args]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
+    kind = origin or hint
+    if kind is Callable:
+        return "a function (a node with _target_)"
+    if not _is_plain(kind):
+        return f"{getattr(kind, '__name__', kind)} (a node with _target_)"
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return "a dictionary"
+    items = " and ".join(dict.fromkeys(describe(arg) for arg in args if arg is not ...))
+    return f"a list of {items}" if items else kind.__name__
+
+
+def shown(value: Any) -> str:
+    """A value for a message: as in YAML, a node by its target, nothing longer than 80 characters."""
+    if is_node(value):
+        return f"{value['_target_']}{' (_partial_)' if value.get('_partial_') else ''}"
+    text = json.dumps(value) if isinstance(value, bool | None | dict | list) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,30 +5,35 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Gt, Lt
 
 from lit_gen.cli import choices, did_you_mean
-from lit_gen.cli.arguments import as_count, split_words
-from lit_gen.cli.compose import compose
+from lit_gen.cli.arguments import own_words
+from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import open_run
 from lit_gen.cli.runs import Series
-from lit_gen.cli.tables import as_json, made_folder, write_picture, write_text
 from lit_gen.core.checkpoint import read_newest
-from lit_gen.core.types import InputError
+from lit_gen.core.files import writable_folder, write_json, write_text
+from lit_gen.core.progress import stored_epochs
+from lit_gen.core.types import InputError, NonNegative, Positive
 from lit_gen.evaluation.overview import (
     RunNumbers,
-    bars,
-    csv_of_rows,
-    csv_of_runs,
+    frame_of,
     markdown,
     measure,
+    overview_of,
+    picture_of,
     read_scores,
     read_summary,
-    rows_of,
 )
+from lit_gen.evaluation.plots import write_picture
+from lit_gen.evaluation.tables import as_csv
 from lit_gen.evaluation.uses.probe import Probe
 
 HELP = """lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
@@ -53,7 +58,14 @@ Examples
   lit-gen compare runs=runs/a,runs/b,runs/c out=overview
 """
 
-_OWN = ("experiments", "runs", "seeds", "out", "epochs", "minutes")
+_OWN = {
+    "experiments": list[str],
+    "runs": list[str],
+    "seeds": list[NonNegative],
+    "out": Path,
+    "epochs": Positive,
+    "minutes": Annotated[float, Gt(0), Lt(math.inf)],
+}
 _PER_RUN = ("experiment", "seed", "output_dir", "resume", "name")
 _PROBE = Probe()
 _FORMAT = 1  # raised when `measure` measures something else
@@ -68,23 +80,23 @@ class Finished(NamedTuple):
 
 def run(words: list[str]) -> int:
     log_to(None, logging.WARNING)
-    own, others = split_words(words, _OWN)
-    if not own.get("out"):
-        raise InputError("out= is missing: the folder that gets the table; see lit-gen compare --help")
+    own, others = own_words(words, _OWN, needed=("out",))
     if ("runs" in own) == ("experiments" in own):
         raise InputError("give either experiments= or runs=; see lit-gen compare --help")
-    out = Path(own["out"])
+    for key in ("experiments", "runs", "seeds"):
+        if own.get(key) == []:
+            raise InputError(f"{key}= is empty: give one value or several with commas")
     if "runs" in own:
         for key in ("seeds", "epochs", "minutes"):
             if key in own:
                 raise InputError(f"{key}={own[key]}: the runs of runs= are trained already; leave it out")
-        finished = _labelled([Path(path) for path in _parts("runs", own["runs"])])
-        numbers = [_numbers(each, others) for each in finished]
-        print(_write(numbers, made_folder("out", out)))
-        return 0
-    numbers, failures = _trained(_series(own, out, others))
+        finished = _labelled([Path(path) for path in dict.fromkeys(own["runs"])])
+        numbers, failures = [_numbers(each, others) for each in finished], []
+        writable_folder("out", own["out"])
+    else:
+        numbers, failures = _trained(_series(own, others))
     if numbers:
-        print(_write(numbers, out))
+        print(_write(numbers, own["out"]))
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
@@ -105,24 +117,22 @@ def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
     return numbers, failures
 
 
-def _series(own: Mapping[str, str], out: Path, overrides: Sequence[str]) -> Series:
+def _series(own: Mapping[str, Any], overrides: Sequence[str]) -> Series:
     """The runs to be made; every experiment composes with the overrides.
 
     Raises:
         InputError: before anything is trained.
     """
-    names, there = _parts("experiments", own["experiments"]), choices("experiment")
+    names, there = list(dict.fromkeys(own["experiments"])), choices("experiment")
     for name in names:
         if name not in there:
             raise InputError(
                 f"experiments={name}: there is no such experiment; lit-gen --list experiment names them."
                 f"{did_you_mean(name, there)}"
             )
-    seeds = [as_count("seeds", text) for text in _parts("seeds", own.get("seeds", "0"))]
-    if "epochs" in own and "minutes" in own:
+    seeds, epochs, minutes = own.get("seeds", [0]), own.get("epochs"), own.get("minutes")
+    if epochs and minutes:
         raise InputError("give either epochs= or minutes=: both say how long a run trains")
-    epochs = as_count("epochs", own["epochs"], 1) if "epochs" in own else None
-    minutes = _minutes(own["minutes"]) if "minutes" in own else None
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~")
         if key in _PER_RUN:
@@ -131,7 +141,8 @@ def _series(own: Mapping[str, str], out: Path, overrides: Sequence[str]) -> Seri
             raise InputError(f"{word}: epochs= and minutes= set it; give one of them")
     for name in names:
         compose("train", [f"experiment={name}", f"seed={seeds[0]}", *overrides])
-    return Series(names, seeds, made_folder("out", out), overrides, epochs, minutes)
+    out = writable_folder("out", own["out"])
+    return Series(names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
 
 
 def _labelled(folders: Sequence[Path]) -> list[Finished]:
@@ -164,7 +175,7 @@ def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
     scores, judge = read_scores(run.folder)
     values = scores | read_summary(run.folder)
     stored = read_newest(run.folder)
-    values["epochs"] = stored.state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()
     about = {
         "format": _FORMAT,
@@ -175,9 +186,9 @@ def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
     kept = run.folder / "analysis" / "overview.json"
     measured = _kept(kept, about)
     if measured is None:
-        measured = measure(open_run(str(run.folder), overrides).subject, _PROBE)
-        made_folder("runs", kept.parent)
-        write_text(kept, as_json({"about": about, "values": measured}))
+        measured = measure(open_run(str(run.folder), overrides).context, _PROBE)
+        writable_folder("runs", kept.parent)
+        write_json(kept, {"about": about, "values": measured})
     seed = int(stored.config["seed"])
     return RunNumbers(run.model, seed, values | measured, judge)
 
@@ -193,12 +204,13 @@ def _kept(file: Path, about: dict[str, Any]) -> dict[str, float] | None:
 
 def _write(numbers: Sequence[RunNumbers], out: Path) -> str:
     """Writes the table's files and returns it as Markdown."""
-    rows = rows_of(numbers)
-    text = markdown(rows, _notes(numbers))
+    frame = frame_of(numbers)
+    overview = overview_of(frame)
+    text = markdown(overview, _notes(numbers))
     write_text(out / "overview.md", text)
-    write_text(out / "overview.csv", csv_of_rows(rows))
-    write_text(out / "runs.csv", csv_of_runs(numbers))
-    write_picture(out / "overview.png", bars(rows))
+    write_text(out / "overview.csv", as_csv(overview))
+    write_text(out / "runs.csv", as_csv(frame))
+    write_picture(out / "overview.png", picture_of(overview))
     return f"{text}\n{out / 'overview.md'}, .csv, .png and {out / 'runs.csv'}"
 
 
@@ -213,25 +225,3 @@ def _notes(numbers: Sequence[RunNumbers]) -> list[str]:
         f"Probes: accuracy on codes of test images, fitted on {_PROBE.n:,} codes of training images at most; "
         f"k = {_PROBE.neighbours}. Training: seconds without validation and scoring.",
     ]
-
-
-def _parts(key: str, text: str) -> list[str]:
-    """The values between commas, each once.
-
-    Raises:
-        InputError: there are none.
-    """
-    parts = [part.strip() for part in text.strip("[]").split(",") if part.strip()]
-    if not parts:
-        raise InputError(f"{key}= is empty: give one value or several with commas")
-    return list(dict.fromkeys(parts))
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        raise InputError(f"minutes={text}: expected a number") from None
-    if not 0 < minutes < float("inf"):
-        raise InputError(f"minutes={text}: must be above 0")
-    return minutes

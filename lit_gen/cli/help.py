@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
-from lit_gen.cli import CONF, choices, did_you_mean, group_names
+from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names, rows
 
 _INTRODUCTION = """\
 lit-gen <verb> [key=value ...]
@@ -64,7 +63,7 @@ def listing(group: str | None = None, conf: Path = CONF) -> str:
         raise UnknownGroup(
             f"there is no config group {group!r}; there are {', '.join(groups)}.{did_you_mean(group, groups)}"
         )
-    defaults = _defaults(conf / "train.yaml")
+    defaults = default_choices(conf / "train.yaml")
     parts = []
     for name in groups if group is None else [group]:
         lines = [name]
@@ -76,7 +75,12 @@ def listing(group: str | None = None, conf: Path = CONF) -> str:
 
 
 def describe(file: Path) -> str:
-    """The first comment line of a config file that is not an instruction to Hydra; "" if it has none."""
+    """The first comment line of a config file that is not an instruction to Hydra; "" if it has none.
+
+    Of a row of a table, such as knop/cwae_mnist.yaml, the row's comment.
+    """
+    if not file.is_file():
+        return rows(file.parent.with_suffix(".yaml")).get(file.stem, "")
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("#") and "@package" not in line:
@@ -88,11 +92,3 @@ def _summary(verb: str, text: str) -> str:
     """The first line of a help text that is not the usage itself."""
     lines = (line.strip() for line in text.splitlines())
     return next((line for line in lines if line and not line.startswith((f"lit-gen {verb}", "usage"))), "")
-
-
-def _defaults(file: Path) -> dict[str, str]:
-    """group -> choice of a defaults list, by lines: a YAML parser would take longer than all the rest."""
-    if not file.is_file():
-        return {}
-    text = file.read_text(encoding="utf-8")
-    return dict(re.findall(r"^\s*- (?:optional )?(\w+): (\w+)", text, flags=re.MULTILINE))

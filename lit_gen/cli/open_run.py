@@ -1,4 +1,4 @@
-"""From a run to what the analyses of lit_gen.evaluation.uses are given."""
+"""From a checkpoint to the configuration, the model and the data that it was trained with."""
 
 from __future__ import annotations
 
@@ -9,45 +9,91 @@ from typing import NamedTuple
 
 import torch
 
-from lit_gen.cli.compose import Composed
-from lit_gen.cli.rebuild import rebuild
-from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, read
+from callbacks.ema import use_average
+from lit_gen.cli.config import FIXED, Composed, plain_errors, recompose
+from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
+from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.types import InputError
-from lit_gen.evaluation.subject import Subject
+from lit_gen.evaluation.context import Context
+
+
+class Rebuilt(NamedTuple):
+    """A model as it was when the checkpoint was written, in evaluation mode."""
+
+    composed: Composed
+    module: LitModel
+    stage: int  # place in the stages of its datamodule
+    current_task: int  # the last task seen
 
 
 class Opened(NamedTuple):
     """A run's model and data, ready to be looked at."""
 
-    subject: Subject
+    context: Context
     stored: Stored
     composed: Composed
     folder: Path  # of the run; of the checkpoint, if that lies somewhere else
     moment: str  # "" for the newest checkpoint, "task-2" for task-2.ckpt
 
 
-def open_run(path: str, overrides: Sequence[str] = (), seed: int = 0, device: str = "cpu") -> Opened:
-    """Rebuilds the model of a run folder or a checkpoint and sets its data up.
+def rebuild(
+    stored: Stored, words: Sequence[str] = (), refused: Sequence[str] = FIXED, device: str = "cpu"
+) -> Rebuilt:
+    """Lays the words over the stored configuration, builds the model and loads its weights.
 
     Raises:
-        InputError: the checkpoint, an override or the device cannot be used.
+        InputError: a word is refused or wrong, the weights fit no more, or the device cannot be used.
     """
-    stored = read(path)
-    if isinstance(threads := stored.record.get("cpu_threads"), int):
-        torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
-    composed, module, _, current_task = rebuild(stored, overrides)
-    data = composed.build("data")
-    data.prepare_data()
-    data.setup("test")
-    data.current_task = current_task
+    composed = recompose(stored.config, words, refused)
+    module = built_model(composed)
+    load_weights(module, stored)
+    ema = (composed.config["callbacks"] or {}).get("ema") or {}
+    if ema.get("use") is not None:
+        use_average(module, stored.state["callbacks"], ema["use"])
     try:
         module.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
-    folder = folder_of(stored.path)
+    stage = stored.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
+    stream = composed.config["stream"]
+    return Rebuilt(composed, module.eval(), stage, stream["num_tasks"] - 1 if stream["joint"] else stage)
+
+
+def built_model(composed: Composed) -> LitModel:
+    """The configuration's model, and its sampler set.
+
+    Raises:
+        InputError: a constructor refused its arguments, or the sampler cannot draw from this model.
+    """
+    module, sampler = composed.build("model"), composed.build("sampler")
+    if sampler is not None:
+        if not isinstance(module, LitGenerator):
+            raise InputError(f"sampler: {type(module).__name__} draws no images; use sampler=default")
+        with plain_errors("sampler"):
+            module.sampler = sampler
+    return module
+
+
+def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = "cpu") -> Opened:
+    """Rebuilds the model of a run folder or a checkpoint and sets its data up.
+
+    Raises:
+        InputError: the checkpoint, a word or the device cannot be used.
+    """
+    stored = read(path)
+    if isinstance(threads := stored.record.get("cpu_threads"), int):
+        torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
+    composed, module, _, current_task = rebuild(stored, words, device=device)
+    data = composed.build("data")
+    data.prepare_data()
+    data.setup("test")
+    data.current_task = current_task
+    place = stored.path.absolute().parent
+    folder = place.parent if place.name == "checkpoints" else place
     moment = "" if stored.path.name in (LAST, PREVIOUS) else stored.path.stem
-    subject = Subject(folder.name, label_of(composed), module, data, current_task + 1, seed)
-    return Opened(subject, stored, composed, folder, moment)
+    kind = label_of(composed.choices)
+    context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)
+    return Opened(context, stored, composed, folder, moment)
 
 
 def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:
@@ -62,19 +108,12 @@ def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:
     count = 1
     while len({place[-count:] for place in places}) < len(places):
         count += 1
-    names = ["/".join(place[-count:]) for place in places]
     return [
-        each._replace(subject=dataclasses.replace(each.subject, name=name))
-        for each, name in zip(runs, names, strict=True)
+        each._replace(context=dataclasses.replace(each.context, name="/".join(place[-count:])))
+        for each, place in zip(runs, places, strict=True)
     ]
 
 
-def folder_of(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint file lies in, or else the folder that it lies in."""
-    place = checkpoint.absolute().parent
-    return place.parent if place.name == "checkpoints" else place
-
-
-def label_of(composed: Composed) -> str:
-    """What a run of this configuration is called in tables: its experiment, or its model."""
-    return composed.choices.get("experiment") or composed.choices.get("paper") or composed.choices["model"]
+def label_of(choices: dict[str, str]) -> str:
+    """What a run with these choices is called in tables: its experiment, or its model."""
+    return choices.get("experiment") or choices.get("paper") or choices["model"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
 
 _HANDED_ON = "LIT_GEN_RUN_FOLDER"
@@ -42,10 +43,8 @@ class RunFolder:
             InputError: it cannot be understood.
         """
         file = self.path / START
-        if not file.is_file():
-            return {}
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         except ValueError as error:
             raise InputError(
                 f"{file}: is no valid JSON ({error}); resume from a checkpoint file instead"
@@ -53,7 +52,29 @@ class RunFolder:
 
     def write_start(self, **values: Any) -> None:
         """Adds to start.json."""
-        write_atomically(self.path / START, json.dumps(self.read_start() | values, indent=1))
+        write_text(self.path / START, json.dumps(self.read_start() | values, indent=1))
+
+    def make(self) -> None:
+        """Makes the folder of a new run, in the first process.
+
+        Raises:
+            InputError: it is not writable, or already holds something.
+        """
+        if rank() == 0:
+            if self.path.is_dir() and any(self.path.iterdir()):
+                what = "already holds another run" if (self.path / CONFIG).exists() else "is not empty"
+                raise InputError(
+                    f"output_dir={self.path}: {what}; nothing was changed. Go on with resume={self.path}, or "
+                    "choose another output_dir."
+                )
+            writable_folder("output_dir", self.path)
+            for name in ("checkpoints", "samples"):
+                (self.path / name).mkdir()
+        self.hand_on()
+
+    def hand_on(self) -> None:
+        """Tells the processes that this one starts where the run is."""
+        os.environ[_HANDED_ON] = str(self.path)
 
     def discard(self) -> None:
         """Takes back a new run that could not begin."""
@@ -68,21 +89,15 @@ def rank() -> int:
     return 0
 
 
-def new_folder(config: dict[str, Any], choices: dict[str, str]) -> RunFolder:
-    """The folder of a new run; rank 0 makes it, the processes that it starts are told by the environment.
-
-    Raises:
-        InputError: it is not writable, or already holds a run.
-    """
+def new_folder(output_dir: str | None, choices: dict[str, str], seed: int) -> RunFolder:
+    """Where a run will be: `output_dir`, or a new name under runs/. Nothing is made yet."""
     if rank() > 0 and (handed_on := os.environ.get(_HANDED_ON)):
         return RunFolder(Path(handed_on))
-    given = config["output_dir"]
-    path = Path(given) if given is not None else Path("runs") / _name(config, choices)
-    folder = RunFolder(path.absolute())
-    if rank() == 0:
-        _make(folder)
-    os.environ[_HANDED_ON] = str(folder.path)
-    return folder
+    if output_dir is not None:
+        return RunFolder(Path(str(output_dir)).absolute())
+    parts = [choices.get(group, "none") for group in ("model", "data", "stream")]
+    name = "-".join(part for part in parts if part != "none")
+    return RunFolder((Path("runs") / f"{name}-s{seed}-{_short_id()}").absolute())
 
 
 def found_folder(resume: str) -> RunFolder:
@@ -98,40 +113,7 @@ def found_folder(resume: str) -> RunFolder:
             f"resume={resume}: {folder / CONFIG} is missing, so this is not the folder of a run; "
             "give a folder under runs/ or a .ckpt file in its checkpoints/"
         )
-    os.environ[_HANDED_ON] = str(folder)
     return RunFolder(folder)
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Replaces the file by rename, so that a reader sees the old or the new one."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
-
-
-def _make(folder: RunFolder) -> None:
-    if folder.path.is_dir() and any(folder.path.iterdir()):
-        what = "already holds another run" if (folder.path / CONFIG).exists() else "is not empty"
-        raise InputError(
-            f"output_dir={folder.path}: {what}; nothing was changed. Go on with resume={folder.path}, or "
-            "choose another output_dir."
-        )
-    try:
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        (folder.path / "samples").mkdir(exist_ok=True)
-        probe = folder.path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"output_dir={folder.path}: cannot be written ({error.strerror}); choose another output_dir"
-        ) from error
-
-
-def _name(config: dict[str, Any], choices: dict[str, str]) -> str:
-    stream = choices.get("stream", "none")
-    parts = [choices["model"], choices["data"], *([stream] if stream != "none" else [])]
-    return f"{'-'.join(parts)}-s{config['seed']}-{_short_id()}"
 
 
 def _short_id() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -16,9 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from lit_gen.cli.compose import compose
-from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, write_atomically
+import lit_gen.__main__
+from lit_gen.cli.config import compose
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder
 from lit_gen.core.checkpoint import read_newest
+from lit_gen.core.files import write_json
+from lit_gen.core.progress import stored_epochs
 from lit_gen.core.types import InputError
 
 _SETTINGS = "compare.json"
@@ -27,7 +29,6 @@ _PATIENCE = 60.0  # seconds for a run that was told to stop to write its checkpo
 # Processes are forked off one that has imported everything, which takes longer than many a run, and has done
 # nothing else: no run sees what another one left behind.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_IMPORTED = ["lit_gen.cli.train", __name__]
 
 
 class Combination(NamedTuple):
@@ -80,15 +81,14 @@ class Series:
             print(f"{place}: was finished before", flush=True)
             return None
         began = time.monotonic()
-        if (folder.path / CONFIG).is_file():
-            words = [f"resume={folder.path}"]
-        else:
+        words = [f"resume={folder.path}"]
+        if not (folder.path / CONFIG).is_file():
             try:
                 epochs = self._epochs_of(run)
             except InputError as mistake:
                 return f"{name}: {mistake}"
-            words = [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides]
-            words += [f"output_dir={folder.path}", *([f"trainer.max_epochs={epochs}"] if epochs else [])]
+            words = [*self._words(run), f"output_dir={folder.path}"]
+            words += [f"trainer.max_epochs={epochs}"] if epochs else []
         text = self.out / "logs" / f"{run.experiment}-seed-{run.seed}.txt"
         print(f"{place}: training, see {text}", flush=True)
         code = _train(words, text)
@@ -98,6 +98,9 @@ class Series:
         reason = f"exit code {code}, {_last_line(text)}" if code else "it stopped before its end"
         print(f"{place}: failed ({reason})", flush=True)
         return f"{name}: {reason}; see {text}"
+
+    def _words(self, run: Combination) -> list[str]:
+        return [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides]
 
     def _epochs_of(self, run: Combination) -> int | None:
         """The epochs of an experiment's runs; None: its own."""
@@ -118,22 +121,17 @@ class Series:
         seconds = max(1, min(20, round(budget / 10)))
         number = sum(1 for _ in (self.out / run.experiment).glob(f"{_TRIAL}*"))
         folder = self.out / run.experiment / f"{_TRIAL}-{number}"
-        words = [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides, f"output_dir={folder}"]
-        words += [
-            "logger=none",
-            "trainer.max_epochs=1000000",
-            f"trainer.max_time=00:00:00:{seconds:02d}",
-            "trainer.limit_val_batches=0",
-        ]
+        words = [*self._words(run), f"output_dir={folder}", "logger=none", "trainer.max_epochs=1000000"]
+        words += [f"trainer.max_time=00:00:00:{seconds:02d}", "trainer.limit_val_batches=0"]
         text = self.out / "logs" / f"{run.experiment}-{_TRIAL}.txt"
         print(f"{run.experiment}: a trial of {seconds} s", flush=True)
         code = _train(words, text)
         if code:
             raise InputError(f"the trial failed with exit code {code}, {_last_line(text)}; see {text}")
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        done = read_newest(folder).state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        done = stored_epochs(read_newest(folder).state)
         per_epoch = sum(phase["seconds"] for phase in summary["phases"]) / max(1, done)
-        stream = compose("train", words[: 2 + len(self.overrides)]).config["stream"]
+        stream = compose("train", self._words(run)).config["stream"]
         stages = 1 if stream["joint"] else stream["num_tasks"]
         epochs = max(1, math.floor(budget / (per_epoch * stages))) if per_epoch > 0 else 1
         print(f"{run.experiment}: {per_epoch:.3g} s an epoch, so {epochs} epochs", flush=True)
@@ -158,8 +156,7 @@ class Series:
         return epochs
 
     def _remember(self) -> None:
-        known = {"settings": self._settings, "epochs": self._epochs}
-        write_atomically(self.out / _SETTINGS, json.dumps(known, indent=1) + "\n")
+        write_json(self.out / _SETTINGS, {"settings": self._settings, "epochs": self._epochs})
 
 
 def _train(words: Sequence[str], text: Path) -> int:
@@ -167,7 +164,7 @@ def _train(words: Sequence[str], text: Path) -> int:
     text.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":
-        context.set_forkserver_preload(_IMPORTED)
+        context.set_forkserver_preload(["lit_gen.cli.train", __name__])
     process = context.Process(target=_run_alone, args=(["train", *words], str(text)))
     with _told_to_stop():
         process.start()
@@ -178,25 +175,20 @@ def _train(words: Sequence[str], text: Path) -> int:
             # is ignored by what a shell has started in the background.
             process.terminate()
             process.join(_PATIENCE)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
+            process.kill()
             raise
     return process.exitcode
 
 
-def _run_alone(words: Sequence[str], text: str) -> None:
+def _run_alone(words: list[str], text: str) -> None:
     """The whole command line in this process, which has nothing else to do."""
-    from lit_gen.__main__ import main
-
     with open(text, "a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
     # With several devices Lightning starts the program again for each of them, by what it finds here.
-    sys.argv = ["lit-gen", *words]
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("lit_gen.__main__")
-    sys.exit(main(list(words)))
+    sys.argv = [lit_gen.__main__.__file__, *words]
+    sys.exit(lit_gen.__main__.main(words))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from lightning import Trainer
 
 from lit_gen.cli.run_folder import rank
 from lit_gen.core.frozen import trainable
-from lit_gen.core.images import to_float
 from lit_gen.core.module import LitModel
+from lit_gen.core.progress import Course
 from lit_gen.core.random import forked_rng
-from lit_gen.core.types import Batch, InputError, PairBatch, StreamData
+from lit_gen.core.types import InputError, StreamData
 
 log = logging.getLogger(__name__)
 
@@ -84,30 +84,23 @@ def _timed(module: LitModel, datamodule: StreamData) -> float:
     datamodule.current_task = task.index
     phase = module.phases(task)[0]
     turn = phase.turns[0]
-    module.enter(phase, 0, 1)
+    module.enter(phase, Course())
     parameters = [p for part in turn.trains for p in trainable(part)]
     if not parameters:
         return 0.0
     optimizer = (turn.optimizer or module.make_optimizer)(parameters)
     images = datamodule.dataset("train", [task.index])
     size = min(len(images), getattr(datamodule, "batch_size", 64))
-    batch = _as_float(images.__getitems__(list(range(size))))
+    batch = images.__getitems__(list(range(size))).ready()
 
-    def step() -> None:
-        optimizer.zero_grad()
-        turn.loss(batch, 0.5)["loss"].backward()
-        optimizer.step()
+    def seconds(steps: int) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            turn.loss(batch, 0.5)["loss"].backward()
+            optimizer.step()
+        return time.perf_counter() - start
 
-    for _ in range(3):
-        step()
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < _SECONDS:
-        step()
-        done += 1
-    return done / (time.perf_counter() - start)
-
-
-def _as_float(batch: Batch | PairBatch) -> Batch | PairBatch:
-    if isinstance(batch, PairBatch):
-        return PairBatch(*map(_as_float, batch))
-    return batch._replace(image=to_float(batch.image))
+    seconds(3)
+    steps = max(3, int(_SECONDS / seconds(1)))
+    return steps / seconds(steps)

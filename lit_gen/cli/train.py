@@ -14,21 +14,27 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import RunCheckpoints
-from callbacks.continual_scores import ContinualScores
-from callbacks.run_record import RunRecord, cleaned, status_of
+from callbacks.ema import AveragedWeights
+from callbacks.run_record import RunRecord, status_of
+from callbacks.scoring import Scoring
 from callbacks.shared_buffers import SharedBuffers
-from callbacks.task_switch import TaskSwitch, check_stages, fit_stages
-from lit_gen.cli.arguments import split_words
-from lit_gen.cli.compose import Composed, as_yaml, build, compose, plain_errors, recompose
-from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks, without_gpu_checks
-from lit_gen.cli.log import log_to
-from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank, write_atomically
+from callbacks.task_switch import TaskSwitch
+from lit_gen.cli.arguments import own_words
+from lit_gen.cli.config import Composed, as_yaml, build, draft, plain_errors, recompose
+from lit_gen.cli.log import log_to, run_logger
+from lit_gen.cli.open_run import built_model
+from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
-from lit_gen.core.checkpoint import Stored, has_checkpoint, read, read_newest
+from lit_gen.core.checkpoint import Stored, has_checkpoint, read
+from lit_gen.core.compiled import compile_networks
+from lit_gen.core.files import write_text
+from lit_gen.core.lightning_internals import without_gpu_checks
 from lit_gen.core.module import LitModel
+from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
+from lit_gen.tracking.connection import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
-from lit_gen.tracking.mlflow_tracking import TrackingLogger
+from lit_gen.tracking.mlflow import TrackingLogger
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -52,7 +58,11 @@ Examples
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads")
+_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")  # of a resumed run
+# Whatever order the user names them in: the switch seeds before anything draws; averages are in the model
+# before anything looks at it; scores are there before the record keeps them; checkpoints hold all states.
+_FIRST = (TaskSwitch, SharedBuffers, AveragedWeights, Scoring)
+_LAST = (RunRecord, RunCheckpoints)
 
 
 class EpochTimer(Timer):
@@ -76,34 +86,40 @@ class Parts(NamedTuple):
 
 
 def run(words: list[str]) -> int:
-    own, others = split_words(words, ("resume",))
+    own, others = own_words(words, {"resume": str})
     resume = own.get("resume", "null")
-    stored, start = None, {}
-    if resume in ("null", ""):
-        composed = compose("train", others)
-        folder = new_folder(composed.config, composed.choices)
-        composed = _inside(composed.source, folder, [])
+    is_new, stored, start = resume == "null", None, {}
+    if is_new:
+        made = draft("train", others)
+        folder = new_folder(made.value("output_dir"), made.choices, made.value("seed"))
+        composed = made.checked(output_dir=str(folder.path))
+        folder.make()
     else:
         folder = found_folder(resume)
         if folder.is_finished:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
+        _refuse_other_run(others)
         stored, start = _stored(resume, folder), folder.read_start()
-        composed = _inside(_source(stored, start, folder), folder, _allowed(others))
+        # config.yaml alone is enough: it says the same, with every interpolation already done.
+        source = stored.config if stored is not None else start.get("source")
+        source = source or yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8"))
+        composed = recompose(source | {"output_dir": str(folder.path)}, others)
+        folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
     if rank() == 0:
         # Without user and password of a tracking server; they are read from the environment when resuming.
-        folder.write_start(source=cleaned(composed.source))
-        write_atomically(folder.path / CONFIG, as_yaml(cleaned(composed.config)))
+        folder.write_start(source=without_secrets(composed.source))
+        write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
     seed_everything(composed.config["seed"], workers=True, verbose=False)
     try:
         parts = assemble(composed, folder, stored, start)
     except InputError:
-        if resume in ("null", "") and rank() == 0:
+        if is_new and rank() == 0:
             log_to(None)
             folder.discard()
         raise
-    _train(parts, folder, stored, composed)
+    _train(parts, folder, stored, composed.config["max_phase_epochs"])
     return 0
 
 
@@ -119,32 +135,55 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     data.setup("fit")
     if rank() == 0:
         data.save_split(folder.path / "split")
-    module = composed.build("model")
-    saver = RunCheckpoints(folder.checkpoints, config["checkpoint"]["min_seconds"])
-    record = RunRecord(folder.path, config, composed.source)
-    callbacks = _in_order(composed, config["seed"], record, saver)
-    trainer_node, timer = _without_max_time(config["trainer"])
-    if trainer_node.get("profiler") is None:
-        trainer_node = trainer_node | {"profiler": NoProfiler()}
-    loggers = [MetricsFile(folder.path), *_loggers(composed)]
+    module = built_model(composed)
+    saver, scoring = RunCheckpoints(config["checkpoint"]["min_seconds"]), scoring_of(composed)
+    record = RunRecord(config, composed.source, scoring.board)
+    own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
+    callbacks = _in_order([*own, *_chosen(composed)])
+    logger = run_logger(composed, folder.path)
     trainer = build(
-        trainer_node,
+        config["trainer"] | {"max_time": None},
         "trainer",
-        callbacks=[*callbacks, *timer],
-        logger=loggers,
+        callbacks=[*callbacks, *_timer(config["trainer"].get("max_time"))],
+        logger=[MetricsFile(folder.path), *([logger] if logger is not None else [])],
         default_root_dir=str(folder.path),
     )
-    check_stages(trainer, module, data)
+    check_stages(trainer, module, data, config["trainer"])
+    scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
-    without_empty_hooks(module, trainer.callbacks)
+    if config["compile"] is not None:
+        compile_networks(module, config["compile"])
     if rank() == 0:
         folder.write_start(cpu_threads=record.cpu_threads)
     return Parts(trainer, module, data, record, saver)
 
 
-def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Composed) -> None:
+def scoring_of(composed: Composed, writes: bool = True) -> Scoring:
+    """The callback that asks the judges of a configuration."""
+    judges, published = composed.build("judges") or {}, composed.config["published"]
+    return Scoring(judges, published, composed.build("mode_collapse"), writes)
+
+
+def _chosen(composed: Composed) -> list[Callback]:
+    """The callbacks of the configuration; those that are null are left out."""
+    built = [composed.build(f"callbacks.{name}") for name in composed.config["callbacks"] or {}]
+    return [callback for callback in built if callback is not None]
+
+
+def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
+    """By their places in `_FIRST` and `_LAST`, what stands in neither between them as it was given."""
+
+    def place(callback: Callback) -> int:
+        before = [number for number, kind in enumerate(_FIRST, -len(_FIRST)) if isinstance(callback, kind)]
+        after = [number for number, kind in enumerate(_LAST, 1) if isinstance(callback, kind)]
+        return [*before, *after, 0][0]
+
+    return sorted(callbacks, key=place)
+
+
+def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epochs: int | None) -> None:
     trainer, module, data, record, saver = parts
 
     def after_task(task: Task) -> None:
@@ -156,10 +195,7 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
         log.info("run folder: %s", folder.path)
     path = stored.path if stored is not None else None
     try:
-        with old_objects_left_alone():
-            reached_end = fit_stages(
-                trainer, module, data, path, after_task, composed.config["max_phase_epochs"]
-            )
+        reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
     except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
         record.finish("KILLED")
@@ -184,70 +220,34 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, composed: Com
 def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
     """The matrix of scores, where everything is, and how to look at it."""
     for callback in trainer.callbacks:
-        if isinstance(callback, ContinualScores) and (table := callback.table()):
+        if isinstance(callback, Scoring) and (table := callback.board.table()):
             print(f"\n{table}")
-    print(f"\nRun folder: {_short(folder.path)}")
+    print(f"\nRun folder: {min(os.path.relpath(folder.path), str(folder.path), key=len)}")
     for logger in trainer.loggers:
         if isinstance(logger, TrackingLogger) and not logger.is_silent:
             print(f"Look at it: {logger.view_command()}")
 
 
-def _inside(source: dict[str, Any], folder: RunFolder, overrides: Sequence[str]) -> Composed:
-    """The configuration with the folder's place in it, for the callbacks that write there."""
-    return recompose(source | {"output_dir": str(folder.path)}, overrides)
-
-
 def _stored(resume: str, folder: RunFolder) -> Stored | None:
     """The checkpoint to go on from; None for a run that was stopped before its first one."""
-    if Path(resume).is_file():
-        return read(resume)
-    if has_checkpoint(folder.path):
-        return read_newest(folder.path)
+    if Path(resume).is_file() or has_checkpoint(folder.path):
+        return read(resume if Path(resume).is_file() else folder.path)
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)
     return None
 
 
-def _source(stored: Stored | None, start: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
-    if stored is not None:
-        return stored.config
-    # config.yaml alone is enough: it says the same, with every interpolation already done.
-    return start.get("source") or yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8"))
-
-
-def _allowed(overrides: Sequence[str]) -> list[str]:
-    """What a resumed run may have otherwise: where and how it runs, not what it computes."""
-    for word in overrides:
+def _refuse_other_run(words: Sequence[str]) -> None:
+    """A resumed run may have otherwise where and how it runs, not what it computes."""
+    for word in words:
         key = word.partition("=")[0].lstrip("+~")
-        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_CHANGE):
+        if not any(f"{key}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE):
             raise InputError(
                 f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "
                 "For another run leave resume= out."
             )
-    return list(overrides)
 
 
-def _in_order(composed: Composed, seed: int, record: RunRecord, saver: RunCheckpoints) -> list[Callback]:
-    """The switch first, since it seeds; the record after the scores that it reads; checkpoints last."""
-    chosen = [composed.build(f"callbacks.{name}") for name in composed.config["callbacks"] or {}]
-    first = [TaskSwitch(seed), SharedBuffers()]
-    return [*first, *(callback for callback in chosen if callback is not None), record, saver]
-
-
-def _loggers(composed: Composed) -> list[Any]:
-    logger = composed.build("logger")
-    return [] if logger is None else [logger]
-
-
-def _without_max_time(node: dict[str, Any]) -> tuple[dict[str, Any], list[Callback]]:
-    """Lightning's own timer stops inside an epoch, from where no run is resumed; this one does not."""
-    limit = node.get("max_time")
-    if limit is None:
-        return node, []
+def _timer(limit: Any) -> list[Callback]:
+    """In place of Lightning's own, which stops inside an epoch, from where no run is resumed."""
     with plain_errors(f"trainer.max_time={limit!r}"):
-        return node | {"max_time": None}, [EpochTimer(limit, interval="epoch")]
-
-
-def _short(path: Path) -> str:
-    """Relative to where the user is, if that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
+        return [] if limit is None else [EpochTimer(limit, interval="epoch")]

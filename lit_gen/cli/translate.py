@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from datamodules.image_cache import Decoding, decode
-from lit_gen.cli import did_you_mean
-from lit_gen.cli.arguments import split_words
+from lit_gen.cli.arguments import own_words
 from lit_gen.cli.log import log_to
-from lit_gen.cli.rebuild import rebuild
-from lit_gen.cli.tables import picture
+from lit_gen.cli.open_run import rebuild
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError, Translates
-from lit_gen.evaluation.folders import image_files
+from lit_gen.evaluation.folders import filled_folder, image_files
+from lit_gen.evaluation.plots import write_picture
 
 HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=false] [device=cpu]
 
@@ -44,30 +41,26 @@ Examples
 
 log = logging.getLogger(__name__)
 
-_OWN = ("ckpt", "in", "out", "to", "overwrite", "device")
+_OWN = {
+    "ckpt": str,
+    "in": Path,
+    "out": Path,
+    "to": Literal["a", "b"],
+    "overwrite": bool,
+    "device": str,
+}
 _BLOCK = 64
 
 
 def run(words: list[str]) -> int:
     log_to(None, logging.INFO)
-    own, others = split_words(words, _OWN)
-    if others:
-        key = others[0].partition("=")[0]
-        raise InputError(f"{others[0]}: lit-gen translate takes {', '.join(_OWN)}.{did_you_mean(key, _OWN)}")
-    for key in ("ckpt", "in", "out", "to"):
-        if not own.get(key):
-            raise InputError(f"{key}= is missing; see lit-gen translate --help")
-    to, overwrite = own["to"], own.get("overwrite", "false")
-    if to not in ("a", "b"):
-        raise InputError(f"to={to}: the domains are a and b, as in the run's data.a and data.b")
-    if overwrite not in ("true", "false"):
-        raise InputError(f"overwrite={overwrite}: expected true or false")
-    source, out = Path(own["in"]), Path(own["out"])
+    own, _ = own_words(words, _OWN, needed=("ckpt", "in", "out", "to"), others=())
+    source, out = own["in"], own["out"]
     names = _names(source)
-    _check_out(source, out, overwrite == "true")
+    _check_out(source, out, own.get("overwrite", False))
     model = _translator(own["ckpt"], own.get("device", "cpu"))
-    with _filled_at_once(out) as folder:
-        _translate(model, to, source, names, folder)
+    with filled_folder("out", out) as folder:
+        _translate(model, own["to"], source, names, folder)
     print(f"{len(names)} images: {out}")
     return 0
 
@@ -123,32 +116,6 @@ def _translate(module: LitModel, to: str, source: Path, names: dict[Path, Path],
         with torch.no_grad():
             translated = to_uint8(module.abilities().translate(image, to=to)).cpu()
         for file, each in zip(block, translated, strict=True):
-            place = folder / names[file]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            picture(each.permute(1, 2, 0).numpy()).save(place)
+            write_picture(folder / names[file], each.permute(1, 2, 0))
         if len(files) > _BLOCK:
             log.info("%d of %d images", first + len(block), len(files))
-
-
-@contextmanager
-def _filled_at_once(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all went well; otherwise `out` stays as it was.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"out={out}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield draft
-        for file in sorted(file for file in draft.rglob("*") if file.is_file()):
-            place = out / file.relative_to(draft)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
-    except OSError as error:
-        raise InputError(f"out={out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

@@ -7,24 +7,37 @@ Learning", arXiv:2106.12196, and the authors' code.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from lit_gen.continual.multiband_local import CodePrior, LocalVAE, Reconstruction
+from lit_gen.continual.multiband_local import MultibandLocal
 from lit_gen.core.frozen import FrozenCopy, copy_state
-from lit_gen.core.module import LitGenerator, OptimizerFactory
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
 from lit_gen.core.schedules import Exponential
-from lit_gen.core.types import Batch, Fraction, NonNegative, Phase, Positive, Task, Terms, do_nothing
+from lit_gen.core.types import (
+    Batch,
+    Fraction,
+    ImageSpec,
+    Look,
+    NonNegative,
+    Phase,
+    Positive,
+    Task,
+    Terms,
+    do_nothing,
+)
+from lit_gen.families.base import ADAM, Reconstruction
 from lit_gen.losses.reconstruction import squared_error
 from lit_gen.nets.binary import BinaryEncoder, gaussian_code, thresholded
 from lit_gen.nets.translator import Band
+
+LOOK_SIZE = 1000  # real images of the task that controlled forgetting compares with
 
 
 @dataclass(frozen=True)
@@ -56,18 +69,24 @@ class Pool(NamedTuple):
     is_replaced: Tensor  # float32 [N], 1 where a replayed target gave way to a real image
 
 
-class MultibandVAE(LitGenerator):
-    """Multiband VAE.
+class MultibandVAE(MultibandLocal):
+    """A local VAE, and the band that absorbs what it learned.
+
+    Samples come from the band, and those of a task that it has not absorbed from the local VAE.
 
     After the first task the band is the local VAE's. A later task trains the local VAE, which starts from the
     band and from the encoder of the task before; then the band on a pool of real images, coded by the local
     encoder, and of images that a frozen copy of the band draws of past tasks. A pool of a batch of B images
     holds int(B * min(t, max_tasks) * replay_share) replayed ones at task t.
 
+        >>> model = MultibandVAE(ImageSpec(1, 8, 10), num_tasks=5)
+        >>> list(model.sample(3, task=torch.tensor([0, 4, 2])).shape)
+        [3, 1, 8, 8]
+
     Args:
-        encoder: image -> Posterior.
-        band: code and task -> image.
         num_tasks: length of the stream.
+        encoder: image -> BinaryPosterior; None is a dense one.
+        band: code and task -> image; None is a dense one for the encoder's codes.
         batch_size: images of one optimizer step and process, also of those that a pool is cut into.
         epochs: lengths of the phases.
         decay: learning rates fall by these factors per epoch.
@@ -84,18 +103,17 @@ class MultibandVAE(LitGenerator):
             clipped gradient feels.
     """
 
-    conditions = frozenset({"task"})
     needs_every_task = True
 
     def __init__(
         self,
-        encoder: BinaryEncoder,
-        band: Band,
+        spec: ImageSpec,
         num_tasks: Positive,
+        encoder: BinaryEncoder | None = None,
+        band: Band | None = None,
         batch_size: Positive = 64,
         epochs: Epochs = Epochs(),
         decay: Decay = Decay(),
-        band_optimizer: OptimizerFactory | None = None,
         reconstruction: Reconstruction = squared_error,
         reconstruction_weight: Annotated[float, Gt(0)] = 1.0,
         replay_share: Annotated[float, Gt(0)] = 0.5,
@@ -103,22 +121,25 @@ class MultibandVAE(LitGenerator):
         similarity: Annotated[float, Gt(0), Le(1)] = 1.0,
         band_bits: Literal["matched", "published"] = "matched",
         band_reduction: Literal["mean", "sum"] = "mean",
-        **base: Any,
+        optimizer: OptimizerFactory = ADAM,
+        band_optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
-        self.local = LocalVAE(encoder, band, reconstruction, reconstruction_weight)
-        self.previous_band = FrozenCopy(band)
-        self.band = copy.deepcopy(band)
-        self.prior = CodePrior(num_tasks, encoder.latent_size, encoder.num_bits)
+        super().__init__(
+            spec, num_tasks, encoder, band, epochs.first, reconstruction, reconstruction_weight, optimizer,
+            schedule,
+        )  # fmt: skip
+        self.previous_band = FrozenCopy(self.local.band)
+        self.band = copy.deepcopy(self.local.band)
         self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
-        self.epochs, self.decay, self.batch_size = epochs, decay, batch_size
+        self.lengths, self.decay, self.batch_size = epochs, decay, batch_size
         self.band_optimizer = band_optimizer
         self.replay_share, self.max_tasks = replay_share, max_tasks
         self.similarity, self.band_bits, self.band_reduction = similarity, band_bits, band_reduction
         self._looked_at: Pool | None = None  # real images and their codes, for one epoch
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
-        epochs, decay, now = self.epochs, self.decay, task.index
+        epochs, decay, now = self.lengths, self.decay, task.index
         bits = Phase.single("bits", self.count_bits, (), begin=self._recount)
         if now == 0:
             loss = partial(self.local.loss, num_epochs=epochs.first)
@@ -166,20 +187,10 @@ class MultibandVAE(LitGenerator):
         return terms | {"band_reconstruction": error.mean()}
 
     @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        """Of tasks that the band has absorbed from the band, of others from the local VAE."""
-        self.refuse(label=label, task=task)
-        return self.decode(self.prior.draw(task.to(self.device)), task=task)
-
-    @torch.no_grad()
     def sample_local(self, n: int, *, task: Tensor) -> Tensor:
         """From the local VAE, the bound of what the band can reach on the last task."""
         task = task.to(self.device)
         return self.local.band(self.prior.draw(task), task)
-
-    @torch.no_grad()
-    def encode(self, batch: Batch) -> Tensor:
-        return self.local.encode(batch.image)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -192,26 +203,12 @@ class MultibandVAE(LitGenerator):
         )
 
     @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Tensor:
-        return self.decode(self.encode(batch), task=batch.task)
-
-    @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:
         """Draws of these tasks in the band's latent space, [B, D]."""
         task = task.to(self.device)
         return self.band.translator(self.prior.draw(task), task)
 
     # --- what the phases call
-
-    @torch.no_grad()
-    def count_bits(self, batch: Batch, progress: float) -> Terms:
-        """A pass without training: the prior of the task's bits.
-
-        The authors average the drawn bits of the last epoch, while the encoder still learns; the mean of the
-        probabilities afterwards has the same expectation, without noise, and is the same after a resume.
-        """
-        self.prior.count(self.local.bit_chances(batch.image), batch.task)
-        return {}
 
     def num_replayed(self, num_past: int) -> int:
         """Replayed images in a pool: 32, 64, 96, 96, ... of a batch of 64 with the defaults."""
@@ -231,8 +228,9 @@ class MultibandVAE(LitGenerator):
         )
 
     @torch.no_grad()
-    def look_around(self, task: Task, batches: Sequence[Batch]) -> None:
+    def look_around(self, task: Task, look: Look) -> None:
         """Keeps real images of the task and their codes for one epoch of controlled forgetting."""
+        batches = look(LOOK_SIZE)
         self._looked_at = Pool(
             torch.cat([batch.image for batch in batches]),
             torch.cat([self._current_code(batch.image) for batch in batches]),

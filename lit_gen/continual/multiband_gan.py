@@ -10,7 +10,7 @@ import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from lit_gen.continual.multiband_gan_inversion import FoundNoise, find_noise, mean_squared_error
 from lit_gen.continual.multiband_gan_local import ClassTables, LocalGAN
 from lit_gen.core.frozen import FrozenCopy, copy_state
-from lit_gen.core.module import LitGenerator, OptimizerFactory
+from lit_gen.core.module import LitGenerator, OptimizerFactory, ScheduleFactor
 from lit_gen.core.schedules import Exponential
 from lit_gen.core.types import (
     Batch,
     Fraction,
+    ImageSpec,
     InputError,
     NonNegative,
     Phase,
@@ -33,10 +34,14 @@ from lit_gen.core.types import (
     Turn,
     do_nothing,
 )
-from lit_gen.losses.adversarial import AdversarialLoss, game_terms
-from lit_gen.nets.translator import Band
+from lit_gen.families.base import default_decoder
+from lit_gen.losses.adversarial import AdversarialLoss, Wasserstein, game_terms
+from lit_gen.nets.mlp import DenseEncoder
+from lit_gen.nets.translator import Band, EmbeddingTranslator
 
 log = logging.getLogger(__name__)
+_WASSERSTEIN = Wasserstein()
+_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,14 @@ class MultibandGAN(LitGenerator):
     Under "inversion" the images are those of the data, whose pixels must not change from epoch to epoch:
     data.flip=false, and data.binarize not dynamic.
 
+        >>> model = MultibandGAN(ImageSpec(1, 8, 10), num_tasks=5)
+        >>> list(model.sample(3, task=torch.tensor([0, 4, 2])).shape)
+        [3, 1, 8, 8]
+
     Args:
-        generator: noise and condition -> image.
-        critic: image, and one-hot class or None -> one score per image.
         num_tasks: length of the stream.
+        generator: noise and condition -> image; None is a dense one.
+        critic: image, and one-hot class or None -> one score per image; None is a dense one.
         batch_size: images of one optimizer step and process.
         condition: what generators are told. With "label" the critic is told it too, and replay draws the
             classes of each past task in proportion to their numbers of images.
@@ -104,19 +113,18 @@ class MultibandGAN(LitGenerator):
 
     def __init__(
         self,
-        generator: Band,
-        critic: nn.Module,
-        noise_size: Positive,
-        loss: AdversarialLoss,
+        spec: ImageSpec,
         num_tasks: Positive,
+        generator: Band | None = None,
+        critic: nn.Module | None = None,
+        noise_size: Positive = 100,
+        loss: AdversarialLoss = _WASSERSTEIN,
         batch_size: Positive = 64,
         condition: Literal["task", "label"] = "task",
         critic_steps: Positive = 5,
         penalty_weight: Annotated[float, Ge(0)] = 10.0,
         epochs: Epochs = Epochs(),
         decay: Decay = Decay(),
-        critic_optimizer: OptimizerFactory | None = None,
-        align_optimizer: OptimizerFactory | None = None,
         new_critic_every_task: bool = False,
         replay_share: Annotated[float, Gt(0)] = 0.5,
         max_tasks: Positive = 3,
@@ -124,9 +132,12 @@ class MultibandGAN(LitGenerator):
         inversion_steps: Positive = 1000,
         inversion_rate: Annotated[float, Gt(0)] = 0.1,
         max_images: Positive = 20_000,
-        **base: Any,
+        optimizer: OptimizerFactory = _ADAM,
+        critic_optimizer: OptimizerFactory | None = None,
+        align_optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, optimizer, schedule)
         if condition == "label" and self.spec.num_classes == 0:
             raise InputError(
                 "model.condition=label: the data has no labels (data.spec.num_classes=0); condition=task "
@@ -136,6 +147,11 @@ class MultibandGAN(LitGenerator):
         self.conditions = frozenset({condition})
         self.batch_size, self.replay_share, self.max_tasks = batch_size, replay_share, max_tasks
         self._check_replay(num_tasks)
+        if generator is None:
+            translator = EmbeddingTranslator(noise_size, num_classes or num_tasks, 4 * noise_size, noise_size)
+            generator = Band(translator, default_decoder(spec, noise_size))
+        if critic is None:
+            critic = DenseEncoder(*spec[:2], 1, condition_size=num_classes, slope=0.2)
         self.local = LocalGAN(generator, critic, noise_size, loss, penalty_weight, num_classes)
         self.generator = copy.deepcopy(generator)
         self.previous = FrozenCopy(generator)
@@ -191,7 +207,7 @@ class MultibandGAN(LitGenerator):
         """How well the critic, which knows the last task, tells images from the local generator's, and how
         far apart it scores images and what this model draws."""
         condition = self.local.condition(batch)
-        images = (batch.image, self.local.draw(condition), self._draw(condition))
+        images = (batch.image, self.local.generated(len(condition), condition), self._draw(condition))
         real, local, drawn = (self.local.score(image, condition) for image in images)
         return game_terms(self.local.loss, real, local) | {"gap_of_samples": real.mean() - drawn.mean()}
 
@@ -200,16 +216,17 @@ class MultibandGAN(LitGenerator):
         self.refuse(label=label, task=task)
         return self._draw((label if task is None else task).to(self.device))
 
+    @torch.no_grad()
     def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """From the local generator, the bound of what the global one can reach on the last task."""
         self.refuse(label=label, task=task)
-        return self.local.draw((label if task is None else task).to(self.device))
+        return self.local.generated(n, (label if task is None else task).to(self.device))
 
     @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:
         """Draws of these tasks in the global generator's latent space, [B, D]."""
         condition = self.classes.draw(task.to(self.device))
-        return self.generator.translator(self.local.noise_for(condition), condition)
+        return self.generator.translator(self.local.noise(len(condition)), condition)
 
     # --- what the phases call
 
@@ -222,11 +239,11 @@ class MultibandGAN(LitGenerator):
         """Draws of past tasks, and pairs of noise and image for the current one."""
         past = torch.arange(num_past, device=self.device).repeat_interleave(self.num_replayed(num_past))
         condition, now = self.classes.draw(past), self.local.condition(batch)
-        past_noise = self.local.noise_for(condition)
+        past_noise = self.local.noise(len(condition))
         if self.inverts:
             noise, image = self.found.noise[batch.index - first_index], batch.image
         else:
-            noise = self.local.noise_for(now)
+            noise = self.local.noise(len(now))
             image = self.local.generator(noise, now)
         return Pool(
             torch.cat([self.previous(past_noise, condition), image]),
@@ -239,7 +256,7 @@ class MultibandGAN(LitGenerator):
         """A pass without training: the noise of the task's images, on every process that of all of them."""
         condition = self.local.condition(batch)
         draw = partial(self.local.generator, task=condition)
-        start = self.local.noise_for(condition)
+        start = self.local.noise(len(condition))
         found = find_noise(draw, batch.image, start, self.inversion_steps, self.inversion_rate)
         self.found.keep(batch.index - first_index, *found)
         return {}
@@ -247,7 +264,7 @@ class MultibandGAN(LitGenerator):
     @torch.no_grad()
     def _draw(self, condition: Tensor) -> Tensor:
         is_absorbed = self.classes.are_seen(condition, int(self.tasks_seen))
-        noise = self.local.noise_for(condition)
+        noise = self.local.noise(len(condition))
         if is_absorbed.all():
             return self.generator(noise, condition)
         return torch.where(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lit_gen.core.processes import summed
 from lit_gen.core.types import NonNegative, Positive, Task
 from lit_gen.losses.reconstruction import squared_error
 
@@ -41,9 +42,7 @@ class FoundNoise(nn.Module):
         for kept, found in ((self.noise, noise), (self.error, error)):
             rows = torch.zeros_like(kept)
             rows[place] = found
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(rows)
-            kept += rows
+            kept += summed(rows)
 
 
 def mean_squared_error(image: Tensor, target: Tensor) -> Tensor:

@@ -5,18 +5,17 @@ Source: Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors' co
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_gen.core.types import Batch, InputError, Task, Terms
-from lit_gen.losses.adversarial import AdversarialLoss, critic_terms
+from lit_gen.core.types import Batch, InputError, Task
+from lit_gen.families.base import Adversaries
+from lit_gen.losses.adversarial import AdversarialLoss
 from lit_gen.nets.translator import Band
 
 
-class LocalGAN(nn.Module):
+class LocalGAN(Adversaries, nn.Module):
     """A generator and its critic. The generator is told the task, or it and the critic are told the class.
 
     Args:
@@ -40,8 +39,7 @@ class LocalGAN(nn.Module):
             raise InputError(
                 f"model.critic.condition_size={told}: under model.condition="
                 f"{'label' if num_classes else 'task'} the critic is told one of {num_classes} classes (0: "
-                "nothing). model=multiband_gan_classes sets both for classes, model=multiband_gan for tasks "
-                "(with _conv behind it for convolutions)"
+                "nothing). model=multiband_gan_classes sets both for classes, model=multiband_gan for tasks"
             )
         self.generator, self.critic = generator, critic
         self.noise_size, self.loss, self.penalty_weight = noise_size, loss, penalty_weight
@@ -51,29 +49,16 @@ class LocalGAN(nn.Module):
         """What the generator is told: int64 [B]."""
         return batch.label if self.num_classes else batch.task
 
-    def noise_for(self, condition: Tensor) -> Tensor:
-        return torch.randn(len(condition), self.noise_size, device=condition.device)
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters()).device
 
-    @torch.no_grad()
-    def draw(self, condition: Tensor) -> Tensor:
-        """An image for every entry of the condition."""
-        return self.generator(self.noise_for(condition), condition)
+    def told(self, batch: Batch, progress: float) -> tuple[Tensor]:
+        return (self.condition(batch),)
 
     def score(self, image: Tensor, condition: Tensor) -> Tensor:
-        """The critic's, one per image: [B]."""
         told = F.one_hot(condition, self.num_classes).to(image.dtype) if self.num_classes else None
-        return self.critic(image, told).flatten()
-
-    def critic_loss(self, batch: Batch, progress: float) -> Terms:
-        condition = self.condition(batch)
-        fake_image = self.draw(condition)
-        score = partial(self.score, condition=condition)
-        return critic_terms(self.loss, score, batch.image, fake_image, self.penalty_weight)
-
-    def generator_loss(self, batch: Batch, progress: float) -> Terms:
-        condition = self.condition(batch)
-        fake = self.generator(self.noise_for(condition), condition)
-        return {"loss": self.loss.generator(self.score(fake, condition)).mean()}
+        return super().score(image, told)
 
 
 class ClassTables(nn.Module):

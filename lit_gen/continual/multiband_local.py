@@ -6,22 +6,22 @@ Learning", arXiv:2106.12196, and the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import Batch, NonNegative, Phase, Positive, Task, Terms
+from lit_gen.core.module import LitGenerator, OptimizerFactory, ScheduleFactor
+from lit_gen.core.processes import summed
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms
+from lit_gen.families.base import ADAM, Reconstruction
 from lit_gen.losses.divergence import gaussian_kl
 from lit_gen.losses.reconstruction import squared_error
 from lit_gen.nets.binary import BinaryEncoder, gaussian_code, gumbel_temperature, relaxed_bits, thresholded
-from lit_gen.nets.translator import Band
-
-Reconstruction = Callable[[Tensor, Tensor], Tensor]
+from lit_gen.nets.multiband import DenseFeatures, DenseImages
+from lit_gen.nets.translator import Band, Translator
 
 
 class LocalVAE(nn.Module):
@@ -92,9 +92,7 @@ class CodePrior(nn.Module):
         """
         rows = torch.cat([chance, torch.ones_like(chance[:, :1])], 1)
         sums = rows.new_zeros(len(self.code_means), rows.shape[1]).index_add_(0, task, rows)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(sums)
-        number = sums[:, -1:]
+        number = summed(sums)[:, -1:]
         total = self.num_counted + number
         self.code_means += (sums[:, :-1] - number * self.code_means) / total.clamp(min=1)
         self.num_counted.copy_(total)
@@ -129,10 +127,14 @@ class CodePrior(nn.Module):
 class MultibandLocal(LitGenerator):
     """The local VAE of Multiband VAE as a model: for generative replay, separate models and joint training.
 
+        >>> model = MultibandLocal(ImageSpec(1, 8, 10), num_tasks=5)
+        >>> list(model.sample(3, task=torch.tensor([0, 4, 2])).shape)
+        [3, 1, 8, 8]
+
     Args:
-        encoder: image -> Posterior.
-        band: code and task -> image.
         num_tasks: length of the stream.
+        encoder: image -> BinaryPosterior; None is the authors' dense one, with 8 numbers and 4 bits.
+        band: code and task -> image; None is their dense one for the encoder's codes.
         epochs: of one task.
         reconstruction: (image, target) -> one value per image.
         reconstruction_weight: of the reconstruction term beside a KL of weight 1.
@@ -142,17 +144,26 @@ class MultibandLocal(LitGenerator):
 
     def __init__(
         self,
-        encoder: BinaryEncoder,
-        band: Band,
+        spec: ImageSpec,
         num_tasks: Positive,
+        encoder: BinaryEncoder | None = None,
+        band: Band | None = None,
         epochs: Positive = 70,
         reconstruction: Reconstruction = squared_error,
         reconstruction_weight: Annotated[float, Gt(0)] = 1.0,
-        **base: Any,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, optimizer, schedule)
+        image = (spec.channels, spec.size)
+        if encoder is None:
+            encoder = BinaryEncoder(DenseFeatures(*image), latent_size=8, num_bits=4)
+        codes = (encoder.latent_size, encoder.num_bits)
+        if band is None:
+            width = 32 * encoder.latent_size
+            band = Band(Translator(*codes, num_tasks, width), DenseImages(*image, width))
         self.local = LocalVAE(encoder, band, reconstruction, reconstruction_weight)
-        self.prior = CodePrior(num_tasks, encoder.latent_size, encoder.num_bits)
+        self.prior = CodePrior(num_tasks, *codes)
         self.epochs = epochs
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
@@ -190,7 +201,11 @@ class MultibandLocal(LitGenerator):
 
     @torch.no_grad()
     def count_bits(self, batch: Batch, progress: float) -> Terms:
-        """A pass without training: the prior of the bits."""
+        """A pass without training: the prior of the bits.
+
+        The authors average the drawn bits of the last epoch, while the encoder still learns; the mean of the
+        probabilities afterwards has the same expectation, without noise, and is the same after a resume.
+        """
         self.prior.count(self.local.bit_chances(batch.image), batch.task)
         return {}
 

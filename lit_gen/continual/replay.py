@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Gt
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.random import Use, forked_rng, processes
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
+
+BLOCK = 500  # items of a pool that are drawn at once, however many processes there are
 
 
 class GenerativeReplay(LitGenerator):
@@ -23,11 +26,20 @@ class GenerativeReplay(LitGenerator):
     the label and task they were drawn with, -1 where the learner takes none. Labels follow the counts of
     the tasks seen so far.
 
+        >>> from lit_gen import VAE, ImageSpec
+        >>> model = GenerativeReplay(VAE(ImageSpec(1, 8, 10)), num_tasks=5)
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
+
     Args:
         learner: any generator; it keeps its own phases, turns and optimizers.
         num_tasks: length of the stream.
         share: replayed images per image and past task.
         max_tasks: past tasks beyond which the number of replayed images does not grow.
+        replay: "per_batch" draws new images for every batch; "pool" draws some when the task begins, keeps
+            them as uint8 on the device and deals them out again and again, for teachers that draw slowly.
+        pool_size: images of the pool per past task.
+        refresh_every: epochs after which the pool is drawn anew; None keeps it for the task.
     """
 
     def __init__(
@@ -36,19 +48,26 @@ class GenerativeReplay(LitGenerator):
         num_tasks: Positive,
         share: Annotated[float, Gt(0)] = 0.5,
         max_tasks: Positive = 3,
+        replay: Literal["per_batch", "pool"] = "per_batch",
+        pool_size: Positive = 5000,
+        refresh_every: Positive | None = None,
         spec: ImageSpec | None = None,
-        **base: Any,
     ) -> None:
-        super().__init__(
-            spec=spec or learner.spec, optimizer=learner.make_optimizer, schedule=learner.schedule, **base
-        )
+        super().__init__(spec or learner.spec, optimizer=learner.make_optimizer, schedule=learner.schedule)
         self.learner = learner
         self.teacher = FrozenCopy(learner)
         self.share, self.max_tasks = share, max_tasks
+        self.replay, self.pool_size, self.refresh_every = replay, pool_size, refresh_every
         self.conditions = learner.conditions
         self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("task_sizes", torch.zeros(num_tasks))
         self.register_buffer("label_counts", torch.zeros(num_tasks, max(1, self.spec.num_classes)))
+        # The pool is no part of a checkpoint: these make it again.
+        self.register_buffer("pool_seed", torch.zeros((), dtype=torch.long))
+        self.register_buffer("pool_first_epoch", torch.zeros((), dtype=torch.long))
+        self.register_buffer("pool_dealt", torch.zeros((), dtype=torch.long))  # by all processes
+        self._pool: Batch | None = None
+        self._pool_epoch, self._pool_number = -1, -1
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
         phases = [replace(p, prepare=_after(self.with_replay, p.prepare)) for p in self.learner.phases(task)]
@@ -70,23 +89,74 @@ class GenerativeReplay(LitGenerator):
     def with_replay(self, batch: Batch) -> Batch:
         """The batch with the teacher's images behind it."""
         seen = int(self.tasks_seen)
-        count = int(len(batch.image) * min(seen, self.max_tasks) * self.share)
+        count = int(batch.size * min(seen, self.max_tasks) * self.share)
         if count == 0:
             return batch
+        replayed = self._drawn(count, seen) if self.replay == "per_batch" else self._dealt(count, seen)
+        return Batch(*(torch.cat(pair) for pair in zip(batch, replayed, strict=True)))
+
+    def _drawn(self, count: int, seen: int) -> Batch:
+        """Images of the first `seen` tasks from the teacher."""
         task = torch.multinomial(self.task_sizes[:seen], count, replacement=True)
         label = torch.multinomial(self.label_counts[task], 1).squeeze(1)
         conditions = {n: v for n, v in (("label", label), ("task", task)) if n in self.conditions}
         unknown = torch.full_like(task, -1)
-        replayed = Batch(
+        return Batch(
             image=self.teacher.net.sample(count, **conditions),
             label=conditions.get("label", unknown),
             task=conditions.get("task", unknown),
             index=unknown,
         )
-        return Batch(*(torch.cat(pair) for pair in zip(batch, replayed, strict=True)))
+
+    def _dealt(self, count: int, seen: int) -> Batch:
+        """The pool's next images: this process's of `count` for each."""
+        pool = self._current_pool(seen)
+        world, rank = processes()
+        # On the device: reading how many were dealt would wait for all that it has still to do.
+        places = self.pool_dealt + rank + world * torch.arange(count, device=self.pool_dealt.device)
+        self.pool_dealt += world * count
+        return pool.map(lambda part: part[places % pool.size]).ready()
+
+    def _current_pool(self, seen: int) -> Batch:
+        """The pool of this task and epoch; made here and not in `begin`, which comes before a checkpoint's
+        weights.
+        """
+        epoch = self.trainer.current_epoch if self.refresh_every else 0
+        if self._pool is None or epoch != self._pool_epoch:
+            past = epoch - int(self.pool_first_epoch)
+            number = past // self.refresh_every if self.refresh_every else 0
+            if self._pool is None or number != self._pool_number:
+                self._pool = self._made_pool(seen, number)
+            self._pool_epoch, self._pool_number = epoch, number
+        return self._pool
+
+    def _made_pool(self, seen: int, number: int) -> Batch:
+        """The `number`-th pool of the task, as it is stored; every process draws some of its blocks."""
+        total, place = self.pool_size * seen, (int(self.pool_seed), Use.REPLAY_POOL, number)
+        world, rank = processes()
+        device = self.pool_dealt.device
+        unknown = torch.zeros(total, dtype=torch.long, device=device)
+        image = torch.zeros(total, *self.spec.shape, dtype=self.spec.stored, device=device)
+        pool = Batch(image, unknown.clone(), unknown.clone(), unknown.clone())
+        for block in range(rank, -(-total // BLOCK), world):
+            part = slice(block * BLOCK, min((block + 1) * BLOCK, total))
+            with forked_rng(*place, block, device=device):
+                drawn = self._drawn(part.stop - part.start, seen)
+            drawn = drawn._replace(image=self.spec.to_stored(drawn.image))
+            for whole, some in zip(pool, drawn, strict=True):
+                whole[part] = some
+        if world > 1:
+            for whole in pool:
+                torch.distributed.all_reduce(whole)  # each place was filled by one process
+        return pool
 
     def _refresh(self, task: Task) -> None:
         self.teacher.refresh(self.learner)
+        if self.replay == "pool":
+            self._pool = None
+            self.pool_seed.copy_(torch.randint(2**62, ()))
+            self.pool_first_epoch.fill_(self.trainer.current_epoch if self.refresh_every else 0)
+            self.pool_dealt.zero_()
 
     def _close(self, task: Task) -> None:
         self.task_sizes[task.index] = task.num_images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,11 @@ from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
 class SeparateModels(LitGenerator):
     """Copies of a learner, of which each sees one task; nothing is forgotten and nothing is shared.
 
+        >>> from lit_gen import VAE
+        >>> model = SeparateModels(VAE(ImageSpec(1, 8, 10)), num_tasks=5)
+        >>> list(model.sample(3, task=torch.tensor([0, 4, 2])).shape)
+        [3, 1, 8, 8]
+
     Args:
         learner: any generator. Every copy starts from its weights, as the first task of another method does.
         num_tasks: length of the stream.
@@ -22,12 +26,8 @@ class SeparateModels(LitGenerator):
 
     needs_every_task = True
 
-    def __init__(
-        self, learner: LitGenerator, num_tasks: Positive, spec: ImageSpec | None = None, **base: Any
-    ) -> None:
-        super().__init__(
-            spec=spec or learner.spec, optimizer=learner.make_optimizer, schedule=learner.schedule, **base
-        )
+    def __init__(self, learner: LitGenerator, num_tasks: Positive, spec: ImageSpec | None = None) -> None:
+        super().__init__(spec or learner.spec, learner.make_optimizer, learner.schedule)
         self.learners = nn.ModuleList([copy.deepcopy(learner) for _ in range(num_tasks)])
         self.conditions = learner.conditions | {"task"}
 
@@ -39,7 +39,7 @@ class SeparateModels(LitGenerator):
         sums: dict[str, Tensor] = {}
         for number in batch.task.unique().tolist():
             rows = batch.task == number
-            some = Batch(*(part[rows] for part in batch))
+            some = batch.map(lambda part, rows=rows: part[rows])
             for name, value in self.learners[number].evaluate(some).items():
                 sums[name] = sums.get(name, 0) + value * rows.sum() / len(rows)
         return sums

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_gen.core.frozen import trainable
+from lit_gen.core.means import Means
+from lit_gen.core.progress import Course, batches_seen
+from lit_gen.core.sampling import Sampler
 from lit_gen.core.types import Batch, ImageSpec, Params, Phase, Task, Terms, Turn
 
 OptimizerFactory = Callable[[Params], Optimizer]
@@ -28,6 +31,14 @@ class LitModel(LightningModule):
         spec: the images that the model works on.
         optimizer: makes the optimizer of the given parameters, for every turn that brings none of its own.
         schedule: learning-rate factor over a phase's progress in [0, 1]; None keeps the rate.
+
+    Attributes:
+        phase: what is trained now; None in a model that no phase was entered with.
+        course: how far it is.
+        turns_stepped: names of the turns whose optimizers stepped in the latest batch, in order, once for
+            every step.
+        latest_terms: of the latest batch, on the device.
+        clipping: (value, algorithm) for phases whose turns run by hand, where Lightning refuses to clip.
     """
 
     needs_every_task = (
@@ -41,13 +52,14 @@ class LitModel(LightningModule):
         self.spec = spec
         self.make_optimizer = optimizer
         self.schedule = schedule
-        self.clipping: tuple[float, str] | None = None  # set by fit_stages for phases whose turns run by hand
+        self.clipping: tuple[float, str] | None = None
         self.phase: Phase | None = None
+        self.course = Course()
+        self.turns_stepped: tuple[str, ...] = ()
         self.latest_terms: Terms = {}
-        self._span_of_epochs: tuple[int, int | None] = (0, None)
-        self._window: list[Terms] = []
-        self._epoch_sums: dict[str, Tensor] = {}
-        self._epoch_counts: dict[str, int] = {}
+        self._turn: Turn | None = None
+        self._progress = 0.0
+        self._curves, self._evaluated = Means(), Means()
 
     # --- what a family writes or may change
 
@@ -69,32 +81,21 @@ class LitModel(LightningModule):
 
     # --- what the house does
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":
-            # Lightning sets it thirty times per batch, and a Module's way of setting takes 2 us.
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
-    def enter(self, phase: Phase, first_epoch: int, end_epoch: int | None) -> None:
-        """Freezes everything but what the phase trains and sets train / evaluation mode of every module.
-
-        Args:
-            end_epoch: the first epoch after the phase; None when the Trainer counts steps instead.
-        """
-        self.phase = phase
-        self._span_of_epochs = (first_epoch, end_epoch)
-        self._forget_terms()
+    def enter(self, phase: Phase, course: Course) -> None:
+        """Freezes everything but what the phase trains and sets train / evaluation mode of every module."""
+        self.phase, self.course = phase, course
+        self._curves = Means()
         self.automatic_optimization = not phase.is_manual
         self.zero_grad(set_to_none=True)
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.eval()
-        for turn in phase.turns:
-            for module in turn.trains:
-                module.train()
-                for parameter in trainable(module):
-                    parameter.requires_grad_(True)
+        for module in (module for turn in phase.turns for module in turn.trains):
+            module.train()
+            for parameter in trainable(module):
+                parameter.requires_grad_(True)
+        for parameter in trainable(self) if phase.with_grad else ():
+            parameter.requires_grad_(True)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         phase = self._entered()
@@ -105,90 +106,119 @@ class LitModel(LightningModule):
 
         def factor(step: int) -> float:
             # The loaders, and so the length of the phase, are not known yet when step is 0.
-            return schedule(min(step / self._scheduled_steps(), 1.0) if step else 0.0)
+            return schedule(self._part() if step else 0.0)
 
         schedulers = [LambdaLR(optimizer, factor) for optimizer in optimizers]
         return optimizers, [{"scheduler": s, "interval": "step"} for s in schedulers]
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        start, stop = self._entered().span
+        self._progress = start + (stop - start) * self._part()
+        number, every = batch_idx + 1, self.trainer.accumulate_grad_batches
+        steps = number % every == 0 or number == self.trainer.num_training_batches
+        self.course.count(batch.size * self.trainer.world_size, steps)
+        self.turns_stepped = ()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        phase = self._entered()
-        done = self._batches_done(batch_idx)
-        progress = self._progress(done)
+        phase, images = self._entered(), batch.size
         if phase.prepare is not None:
             with torch.no_grad():
                 batch = phase.prepare(batch)
-        if not phase.is_manual:
-            terms = phase.turns[0].loss(batch, progress)
-            self._note(terms)
-            return terms["loss"]
-        self._run_turns(batch, done, progress)
-        return None
+        if phase.is_manual:
+            loss = None
+            for part in _cut(batch, phase.chunk):
+                self._note(self._take_turns(part), len(part[0]) if phase.chunk else images)
+            for scheduler in _as_list(self.lr_schedulers()):
+                scheduler.step()
+        else:
+            self._turn = phase.turns[0]
+            terms = self._turn.loss(batch, self._progress)
+            self._note(terms, images)
+            loss = terms["loss"]
+        if batches_seen(self.trainer) % self.trainer.log_every_n_steps == 0:
+            self._log_curves()
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self._turn.after_backward is not None:
+            with torch.enable_grad():
+                self._turn.after_backward()
+        if self.clipping is not None:
+            self.clip_gradients(optimizer, *self.clipping)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, of phases that are not run by hand."""
+        super().optimizer_step(*args, **kwargs)
+        self._note_step()
 
     def on_train_epoch_end(self) -> None:
-        self._log_window()
-        means = {f"train/{k}": v / self._epoch_counts[k] for k, v in self._epoch_sums.items()}
+        self._log_curves()
         # For monitors (early stopping, best checkpoint) only: the loggers already have every window.
+        means = {f"train/{name}": mean for name, mean in self._curves.all().items()}
         self.log_dict(means, logger=False, sync_dist=True)
-        self._forget_terms()
+        self._curves = Means()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_evaluation("val", batch)
+        self._evaluated.note(self.evaluate(batch), batch.size)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_evaluation("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._log_evaluation("test", batch)
+        self._evaluated.note(self.evaluate(batch), batch.size)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_evaluation("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         """A phase that trains nothing: one pass over the task's images, for what it sums up in buffers."""
         phase = self._entered()
         if phase.prepare is not None:
             batch = phase.prepare(batch)
-        for turn in phase.turns:
-            turn.loss(batch, 1.0)
+        with torch.set_grad_enabled(phase.with_grad):
+            for turn in phase.turns:
+                turn.loss(batch, 1.0)
 
-    # --- turns by hand
+    # --- turns
 
-    def _run_turns(self, batch: Batch, done: int, progress: float) -> None:
-        phase = self._entered()
-        optimizers = self.optimizers(use_pl_optimizer=True)
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        for part in _cut(batch, phase.chunk):
-            terms: Terms = {}
-            for turn, optimizer in zip(phase.turns, optimizers, strict=True):
-                if done % turn.every == 0:
-                    terms |= self._take_turn(turn, optimizer, part, progress, alone=len(phase.turns) == 1)
-            self._note(terms)
-        schedulers = self.lr_schedulers()
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers] if schedulers else []:
-            scheduler.step()
+    def _take_turns(self, batch: Batch) -> Terms:
+        phase, terms = self._entered(), {}
+        for turn, optimizer in zip(phase.turns, _as_list(self.optimizers()), strict=True):
+            if (self.course.batches_done - 1) % turn.every:
+                continue
+            others = self._others(turn)
+            for parameter in others:
+                parameter.requires_grad_(False)
+            self._turn, found = turn, turn.loss(batch, self._progress)
+            optimizer.zero_grad()
+            self.manual_backward(found["loss"])
+            optimizer.step()
+            self._note_step()
+            for parameter in others:
+                parameter.requires_grad_(True)
+            if len(phase.turns) > 1:
+                found = {f"{turn.name}/{name}": value for name, value in found.items()}
+            terms |= found
+        return terms
 
-    def _take_turn(self, turn: Turn, optimizer: Any, batch: Batch, progress: float, alone: bool) -> Terms:
-        others = [] if alone else self._others(turn)
-        for parameter in others:
-            parameter.requires_grad_(False)
-        terms = turn.loss(batch, progress)
-        optimizer.zero_grad()
-        self.manual_backward(terms["loss"])
-        if self.clipping is not None:
-            value, algorithm = self.clipping
-            self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)
-        optimizer.step()
-        for parameter in others:
-            parameter.requires_grad_(True)
-        return terms if alone else {f"{turn.name}/{name}": value for name, value in terms.items()}
+    def _note_step(self) -> None:
+        self.turns_stepped += (self._turn.name,)
+        if self._turn.after_step is not None:
+            with torch.no_grad():
+                self._turn.after_step()
 
     def _others(self, turn: Turn) -> list[nn.Parameter]:
         """What the phase trains, but not this turn."""
-        mine = {id(p) for module in turn.trains for p in trainable(module)}
-        every = [p for t in self._entered().turns for module in t.trains for p in trainable(module)]
-        return [p for p in {id(p): p for p in every}.values() if id(p) not in mine]
+        mine = set(_parameters_of((turn,)))
+        return [parameter for parameter in _parameters_of(self._entered().turns) if parameter not in mine]
 
     def _optimizer_of(self, turn: Turn) -> Optimizer:
-        parameters = list({id(p): p for module in turn.trains for p in trainable(module)}.values())
-        make = turn.optimizer or self.make_optimizer
+        parameters, make = _parameters_of((turn,)), turn.optimizer or self.make_optimizer
         optimizer = make(parameters)
-        clips = self.clipping is not None or bool(self.trainer.gradient_clip_val)
-        if clips and optimizer.defaults.get("fused") and self.trainer.precision in ("16-mixed", "bf16-mixed"):
-            # A fused optimizer unscales by itself and refuses clipped gradients under mixed precision.
+        reads_gradients = self.clipping or self.trainer.gradient_clip_val or turn.after_backward
+        scales = self.trainer.precision in ("16-mixed", "bf16-mixed")
+        if reads_gradients and scales and optimizer.defaults.get("fused"):
+            # A fused optimizer unscales by itself, after gradients were clipped or projected.
             return make(parameters, fused=False)
         return optimizer
 
@@ -197,67 +227,31 @@ class LitModel(LightningModule):
     def _entered(self) -> Phase:
         if self.phase is None:
             raise RuntimeError(
-                "no phase was entered; train with callbacks.task_switch.fit_stages, not Trainer.fit"
+                "no phase was entered; train with lit_gen.core.stages.fit_stages, not Trainer.fit"
             )
         return self.phase
 
-    def _batches_done(self, batch_idx: int) -> int:
-        """Batches of this phase before the current one."""
-        return (
-            self.trainer.current_epoch - self._span_of_epochs[0]
-        ) * self.trainer.num_training_batches + batch_idx
+    def _part(self) -> float:
+        """The part of the phase that is done, the current batch included once it was counted."""
+        return self.course.part(self.trainer.num_training_batches)
 
-    def _progress(self, done: int) -> float:
-        start, stop = self._entered().span
-        return start + (stop - start) * min(done / self._batches_in_phase(), 1.0)
-
-    def _batches_in_phase(self) -> int:
-        first, end = self._span_of_epochs
-        if end is None:
-            return self.trainer.max_steps * self.trainer.accumulate_grad_batches
-        return max(1, (end - first) * self.trainer.num_training_batches)
-
-    def _scheduled_steps(self) -> int:
-        """How often a scheduler steps in this phase: once per batch by hand, else per optimizer step."""
-        first, end = self._span_of_epochs
-        if end is None:
-            return self.trainer.max_steps
-        accumulated = 1 if self._entered().is_manual else self.trainer.accumulate_grad_batches
-        return max(1, (end - first) * -(-self.trainer.num_training_batches // accumulated))
-
-    def _note(self, terms: Terms) -> None:
+    def _note(self, terms: Terms, images: int) -> None:
         """Keeps the terms as tensors; they are averaged and logged every `log_every_n_steps` batches."""
         self.latest_terms = {name: value.detach() for name, value in terms.items()}
-        self._window.append(self.latest_terms)
-        if (self.trainer.fit_loop.total_batch_idx + 1) % self.trainer.log_every_n_steps == 0:
-            self._log_window()
+        self._curves.note(self.latest_terms, images)
 
-    def _log_window(self) -> None:
+    def _log_curves(self) -> None:
         """Means since the last time go to the loggers at the number of batches seen so far."""
-        if not self._window:
-            return
-        values: dict[str, list[Tensor]] = {}
-        for terms in self._window:
-            for name, value in terms.items():
-                values.setdefault(name, []).append(value)
-        self._window = []
-        sums = {name: torch.stack(many).sum() for name, many in values.items()}
-        for name, total in sums.items():
-            self._epoch_sums[name] = self._epoch_sums[name] + total if name in self._epoch_sums else total
-            self._epoch_counts[name] = self._epoch_counts.get(name, 0) + len(values[name])
-        if self.trainer.loggers and self.trainer.is_global_zero:
-            metrics = {f"train/{name}": float(total) / len(values[name]) for name, total in sums.items()}
+        means = {f"train/{name}": mean for name, mean in self._curves.latest(self.device).items()}
+        if means and self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
-                logger.log_metrics(metrics, step=self.trainer.fit_loop.total_batch_idx)
+                logger.log_metrics(means, step=batches_seen(self.trainer) - 1)
 
-    def _log_evaluation(self, split: str, batch: Batch) -> None:
-        terms = {f"{split}/{name}": value for name, value in self.evaluate(batch).items()}
-        if terms:
-            size = len(batch[0].image if isinstance(batch[0], tuple) else batch[0])
-            self.log_dict(terms, on_epoch=True, sync_dist=True, batch_size=size)
-
-    def _forget_terms(self) -> None:
-        self._window, self._epoch_sums, self._epoch_counts = [], {}, {}
+    def _log_evaluation(self, split: str) -> None:
+        means = self._evaluated.latest(self.device)
+        self._evaluated = Means()
+        # The same on every process; without sync_dist Lightning would warn that it may not be.
+        self.log_dict({f"{split}/{name}": mean for name, mean in means.items()}, sync_dist=True)
 
 
 class LitGenerator(LitModel):
@@ -268,7 +262,31 @@ class LitGenerator(LitModel):
     """
 
     conditions: frozenset[str] = frozenset()
+    _sampler: Sampler | None = None
 
+    @property
+    def sampler(self) -> Sampler | None:
+        """Draws in place of `generate`; None is the family's own way. Generators inside have it too.
+
+        Setting raises ValueError where nothing draws by `generate`, or not as the sampler needs it.
+        """
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler | None) -> None:
+        inside = [part for part in self.modules() if isinstance(part, LitGenerator)]
+        takers = [part for part in inside if type(part).sample is LitGenerator.sample]
+        if sampler is not None and not takers:
+            raise ValueError(
+                f"{type(self).__name__} draws images in a way of its own only; use sampler=default"
+            )
+        for part in takers:
+            if sampler is not None:
+                sampler.check(part)
+        for part in inside:
+            part._sampler = sampler
+
+    @torch.no_grad()
     def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """n images, float32 [n, C, S, S] in [-1, 1], drawn from the global generator, without gradient.
 
@@ -279,6 +297,13 @@ class LitGenerator(LitModel):
         Raises:
             ValueError: a condition was given that the model does not take, or one is missing.
         """
+        self.refuse(label=label, task=task)
+        if self.sampler is not None:
+            return self.sampler(self, n, label=label, task=task)
+        return self.generate(n, label=label, task=task)
+
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        """What `sample` promises, in the family's own way."""
         raise NotImplementedError(f"{type(self).__name__} does not sample")
 
     def refuse(self, **conditions: Tensor | None) -> None:
@@ -298,3 +323,13 @@ def _cut(batch: Batch, chunk: int | None) -> list[Batch]:
     if chunk is None:
         return [batch]
     return [type(batch)(*parts) for parts in zip(*(field.split(chunk) for field in batch), strict=True)]
+
+
+def _parameters_of(turns: Iterable[Turn]) -> list[nn.Parameter]:
+    """What these turns train, each parameter once."""
+    return list(dict.fromkeys(p for turn in turns for module in turn.trains for p in trainable(module)))
+
+
+def _as_list(one_or_many: Any) -> list[Any]:
+    """What Lightning hands out as None, one or a list."""
+    return one_or_many if isinstance(one_or_many, list) else [one_or_many] if one_or_many else []

@@ -1,13 +1,63 @@
-"""Noise as a function of place, not of history: (seed, epoch, batch, process) fixes the draws."""
+"""Randomness as a function of place, not of history: (seed, use, epoch, batch, process) fixes the draws.
+
+There are two mixing functions, and for each an enum of what the seed is used for, so that no two uses share
+their draws: `generator` makes generators of their own for the data, `mixed_seed` seeds the global ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
+import numpy as np
 import torch
 
 _MASK = (1 << 64) - 1
+
+
+class Use(IntEnum):
+    """What a place in `mixed_seed`, `seed_generators` or `forked_rng` is for. Numbers never change their
+    meaning: published values depend on them.
+    """
+
+    TRAIN = 0  # kinds of batches
+    VALIDATE = 1
+    TEST = 2
+    BETWEEN = 3  # before, after and between fits
+    SAMPLES = 201  # sample quality
+    SAMPLES_CHOICE = 202
+    LIKELIHOOD = 211
+    LIKELIHOOD_CHOICE = 212
+    LIKELIHOOD_TRIAL = 213
+    POSTERIOR_CHOICE = 221
+    POSTERIOR = 222
+    TERMS = 231
+    LATENT_MAP = 301
+    CHOICE = 401  # analyses
+    NOISE = 402
+    CORRUPTION = 403
+    GENERATED = 404
+    CLASSIFIER = 405
+    REPLAY_POOL = 501
+    SAMPLE_GRID = 0x6121D
+
+
+class DataUse(IntEnum):
+    """What a place in `generator`, (seed, use, ...), is for. Numbers never change their meaning: which images
+    are in which task, and in which order, depends on them.
+    """
+
+    SHARES = 0
+    DEAL = 1
+    HOLD_OUT = 2
+    HIDE_LABELS = 3
+    ORDER = 4  # of training batches
+    PERMUTATION = 5  # of pixels
+    NOISE = 6  # that training images are changed with
+    PAIR_ORDER = 7
+    HALVES = 8
+    PART = 9  # of the larger of two domains
 
 
 def mixed_seed(*place: int) -> int:
@@ -19,6 +69,12 @@ def mixed_seed(*place: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def generator(*place: int) -> torch.Generator:
+    """A CPU generator of its own for a place such as (seed, use, epoch); 0 is as good a seed as any."""
+    state = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def seed_generators(*place: int, device: torch.device) -> None:
@@ -37,3 +93,10 @@ def forked_rng(*place: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         seed_generators(*place, device=device)
         yield
+
+
+def processes() -> tuple[int, int]:
+    """Number of processes, and the number of this one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0

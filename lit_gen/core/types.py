@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from lit_gen.core.batch import Batch, ImageSpec, PairBatch, SequenceSpec, Spec  # noqa: F401
+
 Terms = dict[str, Tensor]
 """Scalars by name. "loss" is minimised; all of them are logged."""
 
@@ -35,30 +37,6 @@ class Diverged(RuntimeError):
     """
 
 
-class ImageSpec(NamedTuple):
-    """What the images of a data set look like; they are square."""
-
-    channels: int
-    size: int
-    num_classes: int  # 0 when the data has no labels
-
-
-class Batch(NamedTuple):
-    """B images with what is known about them."""
-
-    image: Tensor  # float32 [B, C, S, S] in [-1, 1]; uint8 in [0, 255] until it is on the device
-    label: Tensor  # int64 [B], -1 = unlabelled; float32 [B, A] in {0, 1} for attribute data
-    task: Tensor  # int64 [B], index of the task the image came from
-    index: Tensor  # int64 [B], the image's place in the whole stream, the same in every epoch; -1 = replayed
-
-
-class PairBatch(NamedTuple):
-    """Images of two domains that belong to no common pairs."""
-
-    a: Batch
-    b: Batch
-
-
 class Task(NamedTuple):
     """One task of a stream; a data set without a split is a stream of one task."""
 
@@ -73,6 +51,11 @@ def do_nothing(task: Task) -> None:
     """Default of a phase's `begin` and `end`."""
 
 
+Look = Callable[[int], Sequence[Batch]]
+"""Gives that many of a task's training images, ready for the model, in a few batches: at random, but the same
+on every process and in every epoch. A longer look begins with the shorter one."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """One optimizer step of a phase; a GAN's phase has two.
@@ -82,6 +65,10 @@ class Turn:
         trains: everything else is frozen (`requires_grad`) in this turn.
         optimizer: makes the optimizer of these parameters; None is the model's own.
         every: taken on every n-th batch of the phase (the n_critic of WGAN).
+        after_backward: when the gradients of a step are there, averaged over processes, before they are
+            clipped and used: changes them in place (projections), and may compute further gradients.
+        after_step: after the optimizer's step, while its gradients are still there, without gradient itself:
+            what follows the course of weights (path integrals), or bounds them.
     """
 
     name: str
@@ -89,22 +76,34 @@ class Turn:
     trains: tuple[nn.Module, ...]
     optimizer: Callable[[Params], Optimizer] | None = None
     every: int = 1
+    after_backward: Callable[[], None] | None = None
+    after_step: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One loss (or several in turns), one set of trained modules, one optimizer each, for a number of epochs.
+    """One loss (or several in turns), one set of trained modules, one optimizer each, for a given length.
+
+    A phase that trains nothing is a pass: each turn's loss sees every image of the task once.
 
     Attributes:
-        epochs: None is what the Trainer was configured with.
+        epochs, steps, images: its length, in one of them; without any that of the Trainer (`max_epochs`,
+            `max_steps`). A step is one batch of every process through all turns, or with accumulated
+            gradients several; images are those of all processes, and the phase ends with the step that
+            reaches them.
         schedule: learning-rate factor over this phase's own progress in [0, 1]; None is the model's.
         span: the part of a longer course that this phase is; the `progress` given to losses runs over it.
         prepare: once per batch, without gradient: mixes replay in, builds a pool.
         chunk: the prepared pool is cut into minibatches of this size, one optimizer step each.
-        each_epoch: at the start of an epoch, with `look_size` images of the task, the same on every process
-            and in every epoch; leaves nothing that must be saved.
+        each_epoch: (task, look) at the start of an epoch; leaves nothing that must be saved.
         begin: before the fit; changes parameters and buffers only, wherever the module is.
         end: after the fit, likewise.
+        with_grad: of a pass: losses may take gradients with respect to all weights but those of frozen
+            copies, in evaluation mode. Each process has its own images; what they sum up is summed over
+            processes by the family (`core.processes.summed`).
+
+    Raises:
+        ValueError: more than one length.
     """
 
     name: str
@@ -114,10 +113,16 @@ class Phase:
     span: tuple[float, float] = (0.0, 1.0)
     prepare: Callable[[Batch], Batch] | None = None
     chunk: int | None = None
-    each_epoch: Callable[[Task, Sequence[Batch]], None] | None = None
-    look_size: int = 1000
+    each_epoch: Callable[[Task, Look], None] | None = None
     begin: Callable[[Task], None] = do_nothing
     end: Callable[[Task], None] = do_nothing
+    steps: int | None = None
+    images: int | None = None
+    with_grad: bool = False
+
+    def __post_init__(self) -> None:
+        if sum(length is not None for length in (self.epochs, self.steps, self.images)) > 1:
+            raise ValueError(f"phase {self.name}: takes one of epochs, steps and images, not several")
 
     @classmethod
     def single(
@@ -141,7 +146,7 @@ class Phase:
 class StreamData(Protocol):
     """What the callbacks ask of a datamodule."""
 
-    spec: ImageSpec
+    spec: Spec
     tasks: tuple[Task, ...]
     current_task: int
 
@@ -154,17 +159,32 @@ class StreamData(Protocol):
 
 
 @runtime_checkable
-class Reconstructs(Protocol):
-    """Has codes and turns them back into images."""
+class Encodes(Protocol):
+    """Has codes of images."""
 
     def encode(self, batch: Batch) -> Tensor:
         """[B, Z], without gradient."""
 
+
+@runtime_checkable
+class HasCodes(Encodes, Protocol):
+    """Has codes of images, and images of codes."""
+
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """[B, C, S, S] in [-1, 1], without gradient."""
 
+
+@runtime_checkable
+class Restores(Protocol):
+    """Gives an image back, with or without codes."""
+
     def reconstruct(self, batch: Batch) -> Tensor:
         """[B, C, S, S] in [-1, 1], without gradient."""
+
+
+@runtime_checkable
+class Reconstructs(HasCodes, Restores, Protocol):
+    """Has codes and turns them back into images."""
 
 
 class Posterior(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lit_gen.core.types import InputError
-from lit_gen.evaluation.scores import Score
+from lit_gen.evaluation.board import Row
 from lit_gen.metrics.base import FeatureMetric
 from lit_gen.metrics.features import FeatureExtractor
 
@@ -22,10 +24,10 @@ def compare_folders(
     real: Path,
     fake: Path,
     extractor: FeatureExtractor,
-    metrics: Sequence[Callable[[int], FeatureMetric]],
+    metrics: Sequence[FeatureMetric],
     batch_size: int,
     seed: int,
-) -> list[Score]:
+) -> list[Row]:
     """Scores of the images in `fake` against those in `real`.
 
     Raises:
@@ -37,16 +39,16 @@ def compare_folders(
         features = torch.cat([features for features, _ in found])
         logits = [logits for _, logits in found]
         sides[name] = features, None if logits[0] is None else torch.cat(logits)
-    scores = []
+    rows = []
     counts = (len(sides["real"][0]), len(sides["fake"][0]))
-    for make in metrics:
-        metric = make(extractor.num_features)
+    for metric in metrics:
+        metric.reset()
         for name, (features, logits) in sides.items():
             metric.update(features, name == "real", torch.arange(len(features)), logits)
         for name, value in metric.compute().items():
-            judge = (extractor.name, extractor.weights_hash)
-            scores.append(Score(None, name, float(value), *judge, "given", *counts, seed))
-    return scores
+            measured = (extractor.name, extractor.weights_hash, "given", *counts, seed)
+            rows.append(Row(None, name, float(value), *measured))
+    return rows
 
 
 def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
@@ -72,6 +74,25 @@ def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
 def image_files(folder: Path) -> list[Path]:
     """The image files in a folder and all folders in it, in the order in which `batches` reads them."""
     return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
+
+
+@contextmanager
+def filled_folder(name: str, out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` when all went well; otherwise `out` stays as it was.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as draft:
+            yield Path(draft)
+            for file in sorted(file for file in Path(draft).rglob("*") if file.is_file()):
+                place = out / file.relative_to(draft)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(place)
+    except OSError as error:
+        raise InputError(f"{name}={out}: cannot be written ({error.strerror or error})") from error
 
 
 def _archive(name: str, path: Path) -> Iterator[Tensor]:

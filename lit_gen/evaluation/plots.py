@@ -1,47 +1,66 @@
-"""Pictures of findings: strips of images, and plots. All are uint8 [H, W, C]."""
+"""Pictures: strips of images, and plots. All are uint8 [H, W, C]."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from lit_gen.core.files import replaced
 from lit_gen.core.images import grid, to_uint8
+from lit_gen.evaluation.tables import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
 _DPI = 110
+_MOST_NUMBERS = 12  # tasks; more numbers than this are not legible in a heat map
+_MOST_LABELS = 64  # bars; beyond these they have no names
+
+
+def picture(image: Tensor | np.ndarray) -> Image.Image:
+    """uint8 [H, W, C]; one channel is grey."""
+    return Image.fromarray(np.asarray(image[:, :, 0] if image.shape[2] == 1 else image))
+
+
+def write_picture(file: Path, image: Tensor) -> Path:
+    """uint8 [H, W, C] as a PNG, in one move."""
+    with replaced(file) as aside:
+        picture(image).save(aside)
+    return file
+
+
+def cells(image: Tensor, columns: int | None = None) -> Tensor:
+    """Images [B, C, S, S] in rows of so many, small ones enlarged; None: as square as it gets."""
+    times = max(1, -(-_LEAST_SIDE // image.shape[-1]))
+    image = to_uint8(image).cpu().repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
+    return grid(image, columns)
 
 
 def strips(rows: Sequence[Tensor]) -> Tensor:
     """Rows of equally many images, [B, C, S, S] each, one below the other."""
-    image = torch.cat([to_uint8(row).cpu() for row in rows])
-    times = max(1, -(-_LEAST_SIDE // image.shape[-1]))
-    image = image.repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
-    return grid(image, len(rows[0]))
+    return cells(torch.cat([to_uint8(row).cpu() for row in rows]), len(rows[0]))
 
 
-def plot(draw: Callable[[Axes], None], width: float = 5.5, height: float = 4.2) -> Tensor:
-    """What `draw` puts into one panel of so many inches."""
-    return panels([draw], width, height)
-
-
-def panels(draws: Sequence[Callable[[Axes], None]], width: float, height: float, columns: int = 3) -> Tensor:
-    """Several panels of so many inches each, in rows."""
+def figure(
+    *draws: Callable[[Axes], None], width: float = 5.5, height: float = 4.2, columns: int = 3
+) -> Tensor:
+    """What each of `draws` puts into its panel of so many inches, panels in rows."""
     # Not pyplot: it picks a window system when it is imported.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(columns, len(draws))
     rows = -(-len(draws) // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
-    canvas = FigureCanvasAgg(figure)
-    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    whole = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
+    canvas = FigureCanvasAgg(whole)
+    places = whole.subplots(rows, columns, squeeze=False).flatten()
     for axes in places[len(draws) :]:
         axes.axis("off")
     for draw, axes in zip(draws, places, strict=False):
@@ -50,31 +69,62 @@ def panels(draws: Sequence[Callable[[Axes], None]], width: float, height: float,
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def scatter(place: Tensor, kind: Tensor, axis_names: tuple[str, str]) -> Tensor:
-    """Points [N, 2] coloured by their class, int64 [N]."""
+def heat_maps(matrices: Mapping[str, tuple[Tensor, bool]]) -> Tensor:
+    """One panel per title for a matrix [T, T] and whether low numbers are good in it; good is dark."""
+
+    def panel(title: str, matrix: Tensor, lower: bool) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            values = np.ma.masked_invalid(matrix.numpy())
+            # Shares have their own scale; a distance is seen against the largest one.
+            top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
+            axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top)
+            axes.set_title(title, fontsize=8)
+            axes.set_xlabel("on task", fontsize=8)
+            axes.set_ylabel("after task", fontsize=8)
+            axes.set_xticks(range(len(matrix)))
+            axes.set_yticks(range(len(matrix)))
+            axes.tick_params(labelsize=7)
+            for (i, j), value in np.ma.ndenumerate(values) if len(matrix) <= _MOST_NUMBERS else ():
+                color = "white" if (value < top / 2) == lower else "black"
+                axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=7, color=color)
+
+        return draw
+
+    draws = [panel(title, *what) for title, what in matrices.items()]
+    return figure(*draws, width=3.4, height=3.4)
+
+
+def scatter(
+    place: Tensor,
+    kind: Tensor,
+    axis_names: tuple[str, str],
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Tensor:
+    """Points [N, 2] coloured by their kind, int64 [N].
+
+    Args:
+        names: of the kinds 0, 1, ...; None: their numbers.
+        title: of the list of kinds.
+    """
 
     def draw(axes: Axes) -> None:
         from matplotlib import colormaps
 
         kinds = kind.unique().tolist()
         colours = colormaps["tab10" if len(kinds) <= 10 else "tab20"]
+        size = max(4, 10_000 / (len(place) + 500))
         for number, each in enumerate(kinds):
             x, y = place[kind == each].T.numpy()
-            axes.scatter(
-                x,
-                y,
-                s=max(4, 10_000 / (len(place) + 500)),
-                alpha=0.6,
-                linewidths=0,
-                color=colours(number % colours.N),
-                label=each,
-            )
+            colour, name = colours(number % colours.N), names[each] if names else each
+            axes.scatter(x, y, s=size, alpha=0.6, linewidths=0, color=colour, label=name)
         axes.set_xlabel(axis_names[0])
         axes.set_ylabel(axis_names[1])
         if len(kinds) <= 40:
-            axes.legend(fontsize=7, markerscale=3, ncols=1 + (len(kinds) - 1) // 15)
+            columns = 1 + (len(kinds) - 1) // 15
+            axes.legend(title=title, fontsize=7, markerscale=3, ncols=columns)
 
-    return plot(draw)
+    return figure(draw)
 
 
 def histograms(values: Mapping[str, Tensor], axis_name: str, title: str) -> Tensor:
@@ -91,4 +141,72 @@ def histograms(values: Mapping[str, Tensor], axis_name: str, title: str) -> Tens
         axes.set_title(title, fontsize=9)
         axes.legend(fontsize=8)
 
-    return plot(draw)
+    return figure(draw)
+
+
+def sorted_bars(
+    values: Tensor, chosen: Tensor, names: tuple[str, str], axis_names: tuple[str, str], title: str
+) -> Tensor:
+    """Numbers [N] as bars, the largest first, each named by its place.
+
+    Args:
+        chosen: bool [N]; these have another colour.
+        names: of the chosen and of the other ones.
+    """
+
+    def draw(axes: Axes) -> None:
+        order = values.argsort(descending=True)
+        is_chosen, heights, places = chosen[order].numpy(), values[order].numpy(), np.arange(len(order))
+        for some, color, name in ((is_chosen, "tab:blue", names[0]), (~is_chosen, "tab:grey", names[1])):
+            if some.any():
+                axes.bar(places[some], heights[some], color=color, label=f"{name} ({some.sum()})")
+        if len(order) <= _MOST_LABELS:
+            axes.set_xticks(places, [str(number) for number in order.tolist()], fontsize=6, rotation=90)
+        axes.set_xlabel(axis_names[0])
+        axes.set_ylabel(axis_names[1])
+        axes.set_title(title, fontsize=9)
+        axes.legend(fontsize=8)
+
+    return figure(draw, width=6.5, height=3.5)
+
+
+def bars(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> Tensor:
+    """A panel per title with a bar per name: its length and its error, NaN where there is none."""
+
+    def panel(title: str, lengths: Mapping[str, tuple[float, float]]) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            mean, error = np.array(list(lengths.values())).T
+            places = range(len(lengths))
+            colours = [f"C{place % 10}" for place in places]
+            axes.barh(places, mean, xerr=np.nan_to_num(error), color=colours, capsize=2)
+            axes.set_yticks(places, list(lengths), fontsize=7)
+            axes.invert_yaxis()
+            axes.tick_params(axis="x", labelsize=7)
+            axes.set_title(title, fontsize=9)
+
+        return draw
+
+    most = max(map(len, panels.values()))
+    height = max(0.8 + 0.22 * most, 1.6)
+    return figure(*(panel(*each) for each in panels.items()), width=3.9, height=height)
+
+
+def curves(x_name: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Tensor:
+    """A panel per quantity with a curve of points per name, over powers of two."""
+
+    def panel(y_name: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            for name, some in points.items():
+                axes.plot(*zip(*some, strict=True), "o-", label=name)
+            ticks = sorted({x for some in points.values() for x, _ in some})
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, list(map(str, ticks)))
+            axes.minorticks_off()
+            axes.set_xlabel(x_name)
+            axes.set_ylabel(y_name)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8)
+
+        return draw
+
+    return figure(*(panel(*each) for each in panels.items()), width=4.6, height=3.8)

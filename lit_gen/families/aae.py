@@ -6,25 +6,32 @@ Sources: Makhzani et al. 2016, "Adversarial autoencoders", arXiv:1511.05644; as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from lit_gen.core.types import Batch, Params, Phase, Task, Terms, Turn
-from lit_gen.families.base import LatentGenerator
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms, Turn
+from lit_gen.families.base import ADAM, ConditionKind, LatentGenerator, Reconstruction
+from lit_gen.families.density import ExPost
+from lit_gen.losses.reconstruction import squared_error
+from lit_gen.nets.latent_discriminator import LatentDiscriminator
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior
 
 
 class AAE(LatentGenerator):
     """Two turns per minibatch: the autoencoder's, then the discriminator's.
 
+        >>> model = AAE(ImageSpec(1, 8, 10), latent_size=2)
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
+
     Args:
-        discriminator: code [B, Z] and condition -> logit of being drawn from the prior, [B].
+        discriminator: code [B, Z] and condition -> logit of being drawn from the prior, [B]; None is a
+            `LatentDiscriminator`.
         weight: of -log Dis(E(x)) beside the reconstruction error of one image.
         prior: (n, size, device) -> [n, size].
         discriminator_optimizer: None is the model's own.
@@ -32,13 +39,28 @@ class AAE(LatentGenerator):
 
     def __init__(
         self,
-        discriminator: nn.Module,
+        spec: ImageSpec,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        latent_size: Positive = 8,
+        discriminator: nn.Module | None = None,
         weight: Annotated[float, Ge(0)] = 1.0,
         prior: Prior = STANDARD_NORMAL,
-        discriminator_optimizer: Callable[[Params], Optimizer] | None = None,
-        **base: Any,
+        reconstruction: Reconstruction = squared_error,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        ex_post: ExPost = "none",
+        num_components: Positive = 10,
+        optimizer: OptimizerFactory = ADAM,
+        discriminator_optimizer: OptimizerFactory | None = None,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(
+            spec, encoder, decoder, latent_size, reconstruction, condition, condition_size, ex_post,
+            num_components, optimizer, schedule,
+        )  # fmt: skip
+        if discriminator is None:
+            discriminator = LatentDiscriminator(latent_size, condition_size=self.condition_size)
         self.discriminator = discriminator
         self.weight = weight
         self.prior = prior

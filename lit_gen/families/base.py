@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_gen.core.module import LitGenerator
-from lit_gen.core.types import Batch, NonNegative, Phase, Positive, Task
-from lit_gen.families.density import LatentDensity
+from lit_gen.core.module import LitGenerator, OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms
+from lit_gen.families.density import ExPost, LatentDensity
+from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
 from lit_gen.losses.distances import widened
 from lit_gen.losses.latent_penalties import LatentPenalty
 from lit_gen.losses.reconstruction import squared_error
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 ConditionKind = Literal["none", "task", "label"]
+Reconstruction = Callable[[Tensor, Tensor], Tensor]  # (image, target) -> one value per image
+
+ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3)
 
 
 class ConditionalGenerator(LitGenerator):
@@ -24,13 +30,21 @@ class ConditionalGenerator(LitGenerator):
 
     Args:
         condition: what the networks are told.
-        condition_size: K: number of tasks, number of classes, or 0.
+        condition_size: K: number of tasks, number of classes, or 0; None takes the number of classes from the
+            spec, where the condition is "label".
     """
 
     def __init__(
-        self, condition: ConditionKind = "none", condition_size: NonNegative = 0, **base: Any
+        self,
+        spec: ImageSpec,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, optimizer, schedule)
+        if condition_size is None:
+            condition_size = spec.num_classes if condition == "label" else 0
         if (condition == "none") != (condition_size == 0):
             raise ValueError(
                 f"{type(self).__name__}: condition={condition!r} with condition_size={condition_size}; a "
@@ -53,6 +67,66 @@ class ConditionalGenerator(LitGenerator):
         return known * (value >= 0).unsqueeze(1)
 
 
+class Adversaries:
+    """The two losses of a generator and a critic, whatever else both are told: a mixin of modules.
+
+    A class says in `told` what follows noise and image when its networks are called: a condition, how far
+    they have grown.
+
+    Attributes:
+        generator: noise [B, noise_size], *told -> image.
+        critic: image, *told -> one score per image.
+        drift_weight: of the mean square of the scores of real images.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+    noise_size: int
+    loss: AdversarialLoss
+    penalty_weight: float
+    drift_weight: float = 0.0
+
+    def told(self, batch: Batch, progress: float, **where: Any) -> tuple[Any, ...]:
+        """Of a batch; `where` is what a phase binds the losses to."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its networks are told")
+
+    def noise(self, count: int) -> Tensor:
+        return torch.randn(count, self.noise_size, device=self.device)
+
+    def real(self, image: Tensor, *told: Any) -> Tensor:
+        """Images of the data as the critic sees them."""
+        return image
+
+    def generated(self, count: int, *told: Any) -> Tensor:
+        """Images [count, C, S, S], with gradient."""
+        return self.generator(self.noise(count), *told)
+
+    def score(self, image: Tensor, *told: Any) -> Tensor:
+        """The critic's, one per image, higher for real ones: [B]."""
+        return self.critic(image, *told).flatten()
+
+    def critic_loss(self, batch: Batch, progress: float, **where: Any) -> Terms:
+        """With the shares of images that the critic takes for what they are, and the gap between scores."""
+        told = self.told(batch, progress, **where)
+        real = self.real(batch.image, *told)
+        with torch.no_grad():
+            fake = self.generated(len(real), *told)
+        weights = (self.penalty_weight, self.drift_weight)
+        return critic_terms(self.loss, lambda image: self.score(image, *told), real, fake, *weights)
+
+    def generator_loss(self, batch: Batch, progress: float, **where: Any) -> Terms:
+        told = self.told(batch, progress, **where)
+        fake = self.generated(len(batch.image), *told)
+        return {"loss": self.loss.generator(self.score(fake, *told)).mean()}
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Terms:
+        """Both losses, without penalties, and how well the critic tells images apart."""
+        told = self.told(batch, 1.0)
+        fake = self.score(self.generated(len(batch.image), *told), *told)
+        return game_terms(self.loss, self.score(self.real(batch.image, *told), *told), fake)
+
+
 class CodedGenerator(ConditionalGenerator):
     """Has a decoder of codes, and keeps the promise `Reconstructs`; a family says what `encode` is.
 
@@ -72,6 +146,15 @@ class CodedGenerator(ConditionalGenerator):
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         return self.decoder(codes, self.told(label=label, task=task))
 
+    def sample_codes(
+        self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """[n, Z], to be decoded into samples; `temperature` is a factor of their spread."""
+        raise NotImplementedError(f"{type(self).__name__} draws no codes")
+
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        return self.decode(self.sample_codes(n, label=label, task=task), label=label, task=task)
+
     @torch.no_grad()
     def reconstruct(self, batch: Batch) -> Tensor:
         return self.decode(self.encode(batch), label=batch.label, task=batch.task)
@@ -87,8 +170,9 @@ class LatentGenerator(CodedGenerator):
     A family writes `draw_codes` and what trains: `step`, or `training_phases`.
 
     Args:
-        encoder: image [B, C, S, S] and condition [B, K] or None -> code [B, latent_size].
-        decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1].
+        encoder: image [B, C, S, S] and condition [B, K] or None -> code [B, latent_size]; None: a dense
+            one.
+        decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1]; None is a dense one.
         reconstruction: (image, target) -> one value per image.
         ex_post: samples come from a density that is fitted to the codes of the training images after
             training, instead of from the family's own distribution.
@@ -97,25 +181,30 @@ class LatentGenerator(CodedGenerator):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        latent_size: Positive,
-        reconstruction: Callable[[Tensor, Tensor], Tensor] = squared_error,
-        ex_post: Literal["none", "gaussian", "mixture"] = "none",
+        spec: ImageSpec,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        latent_size: Positive = 8,
+        reconstruction: Reconstruction = squared_error,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        ex_post: ExPost = "none",
         num_components: Positive = 10,
-        **base: Any,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, condition, condition_size, optimizer, schedule)
         if ex_post != "none" and self.condition != "none":
             raise ValueError(
                 f"{type(self).__name__}: ex_post={ex_post!r} with condition={self.condition!r}; the density "
                 "of all codes knows no condition. Set ex_post=none or condition=none"
             )
-        self.encoder, self.decoder = encoder, decoder
+        told = self.condition_size if self.nets_are_told else 0
+        self.encoder = default_encoder(spec, latent_size, told) if encoder is None else encoder
+        self.decoder = default_decoder(spec, latent_size, told) if decoder is None else decoder
         self.latent_size = latent_size
         self.reconstruction = reconstruction
-        kind = "standard_normal" if ex_post == "none" else ex_post  # which is never fitted, nor drawn from
-        self.density = LatentDensity(latent_size, kind, num_components)
+        self.density = LatentDensity(latent_size, ex_post, num_components)
 
     def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
         """[n, Z], from the family's own distribution."""
@@ -128,33 +217,46 @@ class LatentGenerator(CodedGenerator):
     def phases(self, task: Task) -> tuple[Phase, ...]:
         return (*self.training_phases(task), *self.density.phases(self.encode))
 
+    def penalised(self, batch: Batch, penalty: LatentPenalty, weight: float, condition_scale: float) -> Terms:
+        """The terms of a reconstruction and of a penalty between codes and as many drawn ones.
+
+        Both are compared with the condition behind them, two conditions sqrt(2) * condition_scale apart.
+        Their distance is then one between joint distributions, and codes are held against drawn ones of the
+        same condition. A penalty that takes no drawn codes does not look at the condition either. Computed in
+        32 bits whatever the precision around it.
+        """
+        condition = self.one_hot(label=batch.label, task=batch.task)
+        told = condition if self.nets_are_told else None
+        code = self.encoder(batch.image, told)
+        error = self.reconstruction(self.decoder(code, told), batch.image).mean()
+        drawn = self.draw_codes(len(code), condition) if penalty.takes_samples else None
+        with torch.autocast(code.device.type, enabled=False):
+            if drawn is None:
+                distance = penalty(widened(code), None)
+            else:
+                behind = () if condition is None else (condition_scale * condition,)
+                distance = penalty(*(torch.cat([widened(points), *behind], 1) for points in (code, drawn)))
+        return {"loss": error + weight * distance, "reconstruction": error, "penalty": distance}
+
     @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        self.refuse(label=label, task=task)
+    def sample_codes(
+        self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
         if self.density.is_fitted:
-            return self.decode(self.density.sample(n))
-        codes = self.draw_codes(n, self.one_hot(label=label, task=task))
-        return self.decode(codes, label=label, task=task)
+            return self.density.sample(n, temperature)
+        return temperature * self.draw_codes(n, self.one_hot(label=label, task=task))
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         return self.encoder(batch.image, self.told(label=batch.label, task=batch.task))
 
 
-def penalty_of(
-    penalty: LatentPenalty, codes: Tensor, drawn: Tensor | None, condition: Tensor | None, scale: float
-) -> Tensor:
-    """The penalty between codes and drawn codes, in 32 bits whatever the precision around it: scalar.
+def default_encoder(spec: ImageSpec, out_size: int, condition_size: int = 0) -> DenseEncoder:
+    """The dense one of conf/model: image [B, C, S, S] and condition [B, K] -> [B, out_size]."""
+    return DenseEncoder(spec.channels, spec.size, out_size, condition_size=condition_size)
 
-    Codes [B, Z] and drawn codes [B, Z] are compared with the condition [B, K] behind both. Their distance is
-    then one between joint distributions, and codes are held against drawn ones of the same condition.
 
-    Args:
-        drawn: None for a penalty that takes none; it does not look at the condition either.
-        scale: two conditions are sqrt(2) times this apart.
-    """
-    with torch.autocast(codes.device.type, enabled=False):
-        if drawn is None:
-            return penalty(widened(codes), None)
-        behind = () if condition is None else (scale * condition,)
-        return penalty(*(torch.cat([widened(points), *behind], 1) for points in (codes, drawn)))
+def default_decoder(spec: ImageSpec, in_size: int, condition_size: int = 0) -> DenseDecoder:
+    """The dense one of conf/model, code [B, in_size] and condition [B, K] -> image [B, C, S, S] in
+    [-1, 1]."""
+    return DenseDecoder(spec.channels, spec.size, in_size, condition_size=condition_size)

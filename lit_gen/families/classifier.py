@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_gen.core.module import LitModel
-from lit_gen.core.types import Batch, Terms
+from lit_gen.core.module import LitModel, OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Terms
+from lit_gen.families.base import ADAM
+from lit_gen.nets.lenet import LeNet
 
 
 class Classifier(LitModel):
     """Cross-entropy on labelled images; unlabelled ones (-1) do not count.
 
+        >>> model = Classifier(ImageSpec(1, 28, 10))
+        >>> list(model.classify(torch.zeros(3, 1, 28, 28)).shape)
+        [3, 10]
+
     Args:
-        net: image [B, C, S, S] in [-1, 1] -> features [B, D] and logits [B, K].
+        net: image [B, C, S, S] in [-1, 1] -> features [B, D] and logits [B, K]; None is a
+            `LeNet`.
         shift: pixels by which a training image is moved at random, black coming in; 0 leaves it where it is.
     """
 
-    def __init__(self, net: nn.Module, shift: int = 0, **base: Any) -> None:
-        super().__init__(**base)
-        self.net = net
+    def __init__(
+        self,
+        spec: ImageSpec,
+        net: nn.Module | None = None,
+        shift: NonNegative = 0,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
+    ) -> None:
+        super().__init__(spec, optimizer, schedule)
+        self.net = LeNet(spec.channels, spec.num_classes) if net is None else net
         self.shift = shift
 
     def step(self, batch: Batch, progress: float) -> Terms:

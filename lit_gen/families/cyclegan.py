@@ -6,19 +6,22 @@ Source: Zhu et al. 2017, arXiv:1703.10593.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.module import LitModel
-from lit_gen.core.types import NonNegative, PairBatch, Phase, Task, Terms, Turn
+from lit_gen.core.module import LitModel, OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import ImageSpec, NonNegative, PairBatch, Phase, Task, Terms, Turn
 from lit_gen.losses.adversarial import LeastSquares, accuracy
 from lit_gen.losses.reconstruction import absolute_error
+from lit_gen.nets.cyclegan import PatchCritic, ResnetGenerator
 from lit_gen.nets.image_pool import ImagePool
 
 _GAME = LeastSquares()
+_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))
 
 
 class CycleGAN(LitModel):
@@ -27,10 +30,15 @@ class CycleGAN(LitModel):
     The critics are shown translations of the generators as they are after their turn, where the authors'
     code keeps those from before it.
 
+        >>> model = CycleGAN(ImageSpec(1, 8, 0))
+        >>> list(model.translate(torch.zeros(3, 1, 8, 8), to="b").shape)
+        [3, 1, 8, 8]
+
     Args:
         generator: makes a net, image [B, C, S, S] -> image in [-1, 1], each image alone; called for each
-            direction.
-        critic: makes a net, image -> scores of its patches [B, 1, H, W]; called for each domain.
+            direction. None: a `ResnetGenerator` for images of 28 and 32 pixels.
+        critic: makes a net, image -> scores of its patches [B, 1, H, W]; called for each domain. None:
+            a `PatchCritic` for images of these sizes.
         cycle_weight: lambda, of the way there and back (eq. 3).
         identity_weight: of leaving images of the target domain as they are, relative to lambda (section 5.2);
             0 leaves it out.
@@ -39,14 +47,20 @@ class CycleGAN(LitModel):
 
     def __init__(
         self,
-        generator: Callable[[], nn.Module],
-        critic: Callable[[], nn.Module],
+        spec: ImageSpec,
+        generator: Callable[[], nn.Module] | None = None,
+        critic: Callable[[], nn.Module] | None = None,
         cycle_weight: Annotated[float, Ge(0)] = 10.0,
         identity_weight: Annotated[float, Ge(0)] = 0.5,
         pool_size: NonNegative = 50,
-        **base: Any,
+        optimizer: OptimizerFactory = _ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, optimizer, schedule)
+        if generator is None:
+            generator = partial(ResnetGenerator, spec.channels, spec.size, width=16, num_blocks=3, halvings=1)
+        if critic is None:
+            critic = partial(PatchCritic, spec.channels, spec.size, width=32, num_strides=1)
         self.to_a, self.to_b = generator(), generator()
         self.critic_a, self.critic_b = critic(), critic()
         self.pool_a, self.pool_b = (

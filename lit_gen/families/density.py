@@ -3,19 +3,8 @@
 Source: Ghosh et al. 2020, "From variational to deterministic autoencoders", arXiv:1903.12436, section 4
 ("ex-post density estimation", with a Gaussian or a mixture of ten).
 
-How a family owns one, with `prior` and `num_components` among the arguments that its config sets:
-
-    self.density = LatentDensity(latent_size, prior, num_components)                    # in __init__
-
-    def phases(self, task):
-        return (*super().phases(task), *self.density.phases(self.encode))               # Batch -> [B, Z]
-
-    def sample(self, n, *, label=None, task=None):
-        return self.decode(self.density.sample(n))
-
-The phase trains nothing: it is one pass over the task's training images after the others, redone whole on
-resume. A family with a prior of its own (a uniform one, a noise generator) asks `is_fitted` and draws from
-its own until then. With generative replay around the family the pass sees the replayed images too.
+The phase that fits it trains nothing: it is one pass over the task's training images after the others, redone
+whole on resume. With generative replay around the model the pass sees the replayed images too.
 """
 
 from __future__ import annotations
@@ -29,24 +18,23 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from lit_gen.core.processes import gathered
 from lit_gen.core.types import Batch, Phase, Positive, Task, Terms
 
 log = logging.getLogger(__name__)
 
-PriorKind = Literal["standard_normal", "gaussian", "mixture"]
+ExPost = Literal["none", "gaussian", "mixture"]
 
 _RIDGE = 1e-6  # of the mean variance, on the diagonal of covariances: a unit that is always off has none
 _MAX_ITERATIONS = 300  # of EM
-_MOST_CODES = (
-    10_000  # that EM looks at: in 256 dimensions an iteration takes a second for these on one thread
-)
+_MOST_CODES = 10_000  # that EM looks at: in 256 dimensions an iteration takes a second on one thread
 
 
 class LatentDensity(nn.Module):
     """N(0, I) until it is fitted, then a mixture of Gaussians with full covariances.
 
     Args:
-        kind: "standard_normal" is never fitted, "gaussian" is a mixture of one.
+        kind: "none" stays N(0, I), "gaussian" is a mixture of one.
         num_components: of "mixture"; fewer where there are fewer codes than that.
 
     Attributes:
@@ -58,13 +46,11 @@ class LatentDensity(nn.Module):
     A mixture is fitted to at most 10,000 codes, spread evenly over the images; a Gaussian to all.
     """
 
-    def __init__(
-        self, latent_size: Positive, kind: PriorKind = "standard_normal", num_components: Positive = 10
-    ) -> None:
+    def __init__(self, latent_size: Positive, kind: ExPost = "none", num_components: Positive = 10) -> None:
         super().__init__()
         self.latent_size, self.kind = latent_size, kind
         count = num_components if kind == "mixture" else 1
-        if kind != "standard_normal":
+        if kind != "none":
             self.register_buffer("weights", torch.full((count,), 1 / count))
             self.register_buffer("means", torch.zeros(count, latent_size))
             self.register_buffer("factors", torch.eye(latent_size).repeat(count, 1, 1))
@@ -82,7 +68,7 @@ class LatentDensity(nn.Module):
         Args:
             codes_of: batch -> codes [B, Z].
         """
-        if self.kind == "standard_normal":
+        if self.kind == "none":
             return ()
 
         def collect(batch: Batch, progress: float) -> Terms:
@@ -92,10 +78,10 @@ class LatentDensity(nn.Module):
         return (Phase.single("density", collect, (), begin=self._forget, end=self._fit_to_task),)
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """float32 [n, Z], on the device of the buffers."""
-        noise = torch.randn(n, self.latent_size, device=self.num_fitted.device)
-        if self.kind == "standard_normal":
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+        """float32 [n, Z], on the device of the buffers; deviations from the mean are times `temperature`."""
+        noise = temperature * torch.randn(n, self.latent_size, device=self.num_fitted.device)
+        if self.kind == "none":
             return noise
         component = torch.multinomial(self.weights, n, replacement=True)
         spread = noise @ self.factors.mT  # [K, n, Z]: gathering a factor per draw would take n * Z * Z
@@ -103,7 +89,7 @@ class LatentDensity(nn.Module):
 
     def log_density(self, codes: Tensor) -> Tensor:
         """Nats: [B, Z] -> [B]."""
-        if self.kind == "standard_normal":
+        if self.kind == "none":
             means, factors = codes.new_zeros(1, self.latent_size), torch.eye(self.latent_size).to(codes)[None]
             weights = codes.new_ones(1)
         else:
@@ -119,8 +105,8 @@ class LatentDensity(nn.Module):
             codes: [B, Z].
             index: int64 [B], the images' places in the stream.
         """
-        self._codes.append(_of_all_processes(codes.float()).cpu())
-        self._index.append(_of_all_processes(index).cpu())
+        self._codes.append(gathered(codes.float()).cpu())
+        self._index.append(gathered(index).cpu())
 
     @torch.no_grad()
     def fit(self) -> None:
@@ -199,19 +185,3 @@ def _mixture(codes: Tensor, num_components: int) -> Components:
 def _ridge(codes: Tensor) -> float:
     """In proportion to the codes' variance, since a contractive encoder's codes may be very small."""
     return _RIDGE * float(codes.var(0, correction=0).mean()) + 1e-12
-
-
-def _of_all_processes(rows: Tensor) -> Tensor:
-    """Rows of all processes, those of process 0 first; batches may differ in size."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    world = torch.distributed.get_world_size()
-    size = torch.tensor([len(rows)], device=rows.device)
-    sizes = [torch.zeros_like(size) for _ in range(world)]
-    torch.distributed.all_gather(sizes, size)
-    counts = [int(each) for each in sizes]
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    torch.distributed.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

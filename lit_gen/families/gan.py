@@ -7,24 +7,38 @@ al. 2017 (WGAN), arXiv:1701.07875; Gulrajani et al. 2017 (WGAN-GP), arXiv:1704.0
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from lit_gen.core.module import OptimizerFactory
-from lit_gen.core.types import Batch, Phase, Positive, Task, Terms, Turn
-from lit_gen.families.base import ConditionalGenerator
-from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms, Turn
+from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind, default_decoder
+from lit_gen.losses.adversarial import AdversarialLoss, NonSaturating
+from lit_gen.nets import dcgan
+from lit_gen.nets.mlp import DenseEncoder
+
+_NON_SATURATING = NonSaturating()
+_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))
 
 
-class GAN(ConditionalGenerator):
+class GAN(Adversaries, ConditionalGenerator):
     """Two turns per minibatch: the critic's, and every few batches the generator's.
 
+        >>> model = GAN(ImageSpec(1, 8, 10), loss=NonSaturating())
+        >>> image = torch.rand(4, 1, 8, 8) * 2 - 1
+        >>> batch = Batch(image, *torch.zeros(3, 4, dtype=torch.long))
+        >>> sorted(model.critic_loss(batch, progress=0.0))
+        ['accuracy_fake', 'accuracy_real', 'gap', 'loss']
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
+
     Args:
-        generator: noise [B, noise_size] and condition [B, K] or None -> image [B, C, S, S] in [-1, 1].
-        critic: image and condition -> one score per image, higher for real ones.
+        generator: noise [B, noise_size] and condition [B, K] or None -> image [B, C, S, S] in [-1, 1];
+            None is DCGAN's for images of 28, 32 and 64 pixels, and else a dense one.
+        critic: image and condition -> one score per image, higher for real ones; None likewise.
         loss: of both, an object of `lit_gen.losses.adversarial`.
         critic_steps: minibatches per step of the generator, n_critic.
         penalty_weight: of the gradient penalty; 0 leaves it out.
@@ -34,18 +48,23 @@ class GAN(ConditionalGenerator):
 
     def __init__(
         self,
-        generator: nn.Module,
-        critic: nn.Module,
-        noise_size: Positive,
-        loss: AdversarialLoss,
+        spec: ImageSpec,
+        generator: nn.Module | None = None,
+        critic: nn.Module | None = None,
+        noise_size: Positive = 100,
+        loss: AdversarialLoss = _NON_SATURATING,
         critic_steps: Positive = 1,
         penalty_weight: Annotated[float, Ge(0)] = 0.0,
         clip: Annotated[float, Gt(0)] | None = None,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        optimizer: OptimizerFactory = _ADAM,
         critic_optimizer: OptimizerFactory | None = None,
-        **base: Any,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
-        self.generator, self.critic = generator, critic
+        super().__init__(spec, condition, condition_size, optimizer, schedule)
+        self.generator = self._default_generator(noise_size) if generator is None else generator
+        self.critic = self._default_critic() if critic is None else critic
         self.noise_size, self.critic_steps = noise_size, critic_steps
         self.loss, self.penalty_weight, self.clip = loss, penalty_weight, clip
         self.critic_optimizer = critic_optimizer
@@ -55,41 +74,30 @@ class GAN(ConditionalGenerator):
         generator = Turn("generator", self.generator_loss, (self.generator,), every=self.critic_steps)
         return (Phase("train", (critic, generator), end=self._close),)
 
+    def told(self, batch: Batch, progress: float) -> tuple[Tensor | None]:
+        return (self.one_hot(label=batch.label, task=batch.task),)
+
     def critic_loss(self, batch: Batch, progress: float) -> Terms:
-        """With the shares of images that the critic takes for what they are, and the gap between scores."""
         self.clip_critic()
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        fake_image = self.draw(condition, len(batch.image))
-        score = partial(self.score, condition=condition)
-        return critic_terms(self.loss, score, batch.image, fake_image, self.penalty_weight)
+        return super().critic_loss(batch, progress)
 
     def generator_loss(self, batch: Batch, progress: float) -> Terms:
         self.clip_critic()
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        fake = self.generator(self._noise(len(batch.image)), condition)
-        return {"loss": self.loss.generator(self.score(fake, condition)).mean()}
+        return super().generator_loss(batch, progress)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Terms:
-        """Both losses, without the penalty, and how well the critic tells images apart."""
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        fake = self.score(self.draw(condition, len(batch.image)), condition)
-        real = self.score(batch.image, condition)
-        return game_terms(self.loss, real, fake)
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        return self.generated(n, self.one_hot(label=label, task=task))
+
+    def sample_codes(
+        self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """Noise for the generator, [n, noise_size]."""
+        return temperature * self.noise(n)
 
     @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        self.refuse(label=label, task=task)
-        return self.draw(self.one_hot(label=label, task=task), n)
-
-    @torch.no_grad()
-    def draw(self, condition: Tensor | None, count: int) -> Tensor:
-        """Generated images, [count, C, S, S]."""
-        return self.generator(self._noise(count), condition)
-
-    def score(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The critic's, one per image: [B]."""
-        return self.critic(image, condition).flatten()
+    def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        return self.generator(codes, self.one_hot(label=label, task=task))
 
     @torch.no_grad()
     def clip_critic(self) -> None:
@@ -98,8 +106,16 @@ class GAN(ConditionalGenerator):
             for parameter in self.critic.parameters():
                 parameter.clamp_(-self.clip, self.clip)
 
-    def _noise(self, count: int) -> Tensor:
-        return torch.randn(count, self.noise_size, device=self.device)
+    def _default_generator(self, noise_size: int) -> nn.Module:
+        if self.spec.size not in dcgan.SIZES:
+            return default_decoder(self.spec, noise_size, self.condition_size)
+        return dcgan.ConvGenerator(*self.spec[:2], noise_size, condition_size=self.condition_size)
+
+    def _default_critic(self) -> nn.Module:
+        told = self.condition_size
+        if self.spec.size not in dcgan.SIZES:
+            return DenseEncoder(*self.spec[:2], 1, condition_size=told, slope=0.2)
+        return dcgan.ConvCritic(*self.spec[:2], norm="batch", condition_size=told)
 
     def _close(self, task: Task) -> None:
         self.clip_critic()

@@ -7,17 +7,29 @@ arXiv:1710.10196, sections 2 and 4 and appendix A.1.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.module import OptimizerFactory
-from lit_gen.core.types import Batch, InputError, NonNegative, Phase, Positive, Task, Terms, Turn
-from lit_gen.families.base import ConditionalGenerator
-from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
-from lit_gen.nets.progan import enlarged, reduced, resolutions
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import (
+    Batch,
+    ImageSpec,
+    InputError,
+    NonNegative,
+    Phase,
+    Positive,
+    Task,
+    Turn,
+)
+from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind
+from lit_gen.losses.adversarial import AdversarialLoss, Wasserstein
+from lit_gen.nets.progan import GrowingCritic, GrowingGenerator, enlarged, reduced, resolutions
+
+_WASSERSTEIN = Wasserstein()
+_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
 
 
 class Growing(Protocol):
@@ -36,16 +48,22 @@ class Growth(NamedTuple):
     fade: float  # how much the level counts beside the one before, in [0, 1]
 
 
-class ProGAN(ConditionalGenerator):
+class ProGAN(Adversaries, ConditionalGenerator):
     """Two turns per minibatch, at one size of images after the other.
 
     Each size after the first begins with a phase that fades its layers in; `progress` is their weight. Every
     phase makes new optimizers. The task that opens a stream makes the networks grow; the later ones have the
     last phase only.
 
+        >>> model = ProGAN(ImageSpec(3, 32, 0), first_size=8)
+        >>> model.sizes, list(model.sample(2).shape)
+        ((8, 16, 32), [2, 3, 32, 32])
+
     Args:
-        generator: noise [B, noise_size], condition [B, K] or None, level, fade -> image [B, C, s, s].
-        critic: image, condition, level, fade -> one score per image, higher for real ones.
+        generator: noise [B, noise_size], condition [B, K] or None, level, fade -> image [B, C, s, s];
+            None is a `GrowingGenerator`.
+        critic: image, condition, level, fade -> one score per image, higher for real ones; None is
+            a `GrowingCritic`.
         first_size: of the first images; doubled until it is `spec.size`.
         stable_epochs: of a phase at one size.
         fade_epochs: of a phase that fades the next size in; 0 leaves these phases out.
@@ -58,26 +76,30 @@ class ProGAN(ConditionalGenerator):
 
     def __init__(
         self,
-        generator: Growing,
-        critic: Growing,
-        noise_size: Positive,
-        first_size: Positive,
-        stable_epochs: Positive,
-        fade_epochs: NonNegative,
-        loss: AdversarialLoss,
+        spec: ImageSpec,
+        generator: Growing | None = None,
+        critic: Growing | None = None,
+        noise_size: Positive = 128,
+        first_size: Positive = 4,
+        stable_epochs: Positive = 4,
+        fade_epochs: NonNegative = 4,
+        loss: AdversarialLoss = _WASSERSTEIN,
         critic_steps: Positive = 1,
         penalty_weight: Annotated[float, Ge(0)] = 10.0,
         drift_weight: Annotated[float, Ge(0)] = 0.001,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        optimizer: OptimizerFactory = _ADAM,
         critic_optimizer: OptimizerFactory | None = None,
-        **base: Any,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
-        if stable_epochs < 1 or fade_epochs < 0:
-            raise InputError(
-                f"model.stable_epochs={stable_epochs}, model.fade_epochs={fade_epochs}: stable phases need "
-                "at least 1 epoch; 0 leaves fading out, and no number is below it"
-            )
+        super().__init__(spec, condition, condition_size, optimizer, schedule)
         self.sizes = resolutions(first_size, self.spec.size)
+        where, told = (*spec[:2],), {"condition_size": self.condition_size}
+        if generator is None:
+            generator = GrowingGenerator(*where, noise_size, first_size, **told)
+        if critic is None:
+            critic = GrowingCritic(*where, first_size, **told)
         for name, net in (("generator", generator), ("critic", critic)):
             if tuple(net.sizes) != self.sizes:
                 raise InputError(
@@ -98,82 +120,53 @@ class ProGAN(ConditionalGenerator):
         last = len(self.sizes) - 1
         if task.first_index > 0:
             return (self._phase(last, fades=False),)
-        fades = [(level, True) for level in range(1, last + 1) if self.fade_epochs > 0]
-        stables = [(level, False) for level in range(last + 1)]
-        return tuple(self._phase(*where) for where in sorted(fades + stables, key=lambda w: (w[0], not w[1])))
+        return tuple(
+            self._phase(level, fades)
+            for level in range(last + 1)
+            for fades in (True, False)
+            if not fades or (level > 0 and self.fade_epochs > 0)
+        )
 
     def _phase(self, level: int, fades: bool) -> Phase:
-        critic = Turn(
-            "critic",
-            partial(self.critic_loss, level=level, fades=fades),
-            (self.critic.up_to(level, fades),),
-            self.critic_optimizer,
-        )
-        generator = Turn(
-            "generator",
-            partial(self.generator_loss, level=level, fades=fades),
-            (self.generator.up_to(level, fades),),
-            every=self.critic_steps,
+        now = {"level": level, "fades": fades}
+        critic, generator = ((net.up_to(**now),) for net in (self.critic, self.generator))
+        turns = (
+            Turn("critic", partial(self.critic_loss, **now), critic, self.critic_optimizer),
+            Turn("generator", partial(self.generator_loss, **now), generator, every=self.critic_steps),
         )
         return Phase(
             f"{'fade' if fades else 'stable'}_{self.sizes[level]}",
-            (critic, generator),
+            turns,
             self.fade_epochs if fades else self.stable_epochs,
             begin=lambda task: self._grow(Growth(level, 0.0 if fades else 1.0)),
             end=lambda task: self._grow(Growth(level, 1.0)),
         )
 
-    def critic_loss(self, batch: Batch, progress: float, *, level: int, fades: bool) -> Terms:
-        """With the shares of images that the critic takes for what they are, and the gap between scores."""
-        growth = self._grow(Growth(level, progress if fades else 1.0))
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        real_image = self.at(growth, batch.image)
-        with torch.no_grad():
-            fake_image = self._generated(growth, condition, len(real_image))
-        score = partial(self.score, growth=growth, condition=condition)
-        return critic_terms(self.loss, score, real_image, fake_image, self.penalty_weight, self.drift_weight)
+    def told(
+        self, batch: Batch, progress: float, level: int | None = None, fades: bool = False
+    ) -> tuple[Tensor | None, int, float]:
+        """Outside of a phase, without a level, what the networks have grown to."""
+        growth = self.growth() if level is None else self._grow(Growth(level, progress if fades else 1.0))
+        return (self.one_hot(label=batch.label, task=batch.task), *growth)
 
-    def generator_loss(self, batch: Batch, progress: float, *, level: int, fades: bool) -> Terms:
-        growth = self._grow(Growth(level, progress if fades else 1.0))
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        image = self._generated(growth, condition, len(batch.image))
-        return {"loss": self.loss.generator(self.score(image, growth, condition)).mean()}
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Terms:
-        """Both losses at the size reached, without penalty and drift, and how well the critic tells images
-        apart."""
-        growth, condition = self.growth(), self.one_hot(label=batch.label, task=batch.task)
-        fake = self.score(self._generated(growth, condition, len(batch.image)), growth, condition)
-        real = self.score(self.at(growth, batch.image), growth, condition)
-        return game_terms(self.loss, real, fake)
+    def real(self, image: Tensor, condition: Tensor | None, level: int, fade: float) -> Tensor:
+        """Averaged down to the level, and mixed with the level before while it fades in: [B, C, S, S] ->
+        [B, C, s, s]."""
+        image = reduced(image, self.spec.size // self.sizes[level])
+        if level == 0 or fade >= 1:
+            return image
+        return torch.lerp(enlarged(reduced(image)), image, fade)
 
     @torch.no_grad()
     def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         self.refuse(label=label, task=task)
         growth = self.growth()
-        image = self._generated(growth, self.one_hot(label=label, task=task), n)
+        image = self.generated(n, self.one_hot(label=label, task=task), *growth)
         return enlarged(image, self.spec.size // self.sizes[growth.level]).clamp(-1, 1)
 
     def growth(self) -> Growth:
         """How far the networks have grown, also in a loaded checkpoint."""
         return Growth(int(self.level), float(self.fade))
-
-    def at(self, growth: Growth, image: Tensor) -> Tensor:
-        """Images of full size as the critic sees them: averaged down to the level, and mixed with the level
-        before while it fades in, [B, C, S, S] -> [B, C, s, s]."""
-        image = reduced(image, self.spec.size // self.sizes[growth.level])
-        if growth.level == 0 or growth.fade >= 1:
-            return image
-        return torch.lerp(enlarged(reduced(image)), image, growth.fade)
-
-    def score(self, image: Tensor, growth: Growth, condition: Tensor | None = None) -> Tensor:
-        """The critic's, one per image of the level's size: [B]."""
-        return self.critic(image, condition, *growth).flatten()
-
-    def _generated(self, growth: Growth, condition: Tensor | None, count: int) -> Tensor:
-        noise = torch.randn(count, self.noise_size, device=self.device)
-        return self.generator(noise, condition, *growth)
 
     @torch.no_grad()
     def _grow(self, growth: Growth) -> Growth:

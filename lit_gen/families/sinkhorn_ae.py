@@ -5,15 +5,22 @@ Source: Deja et al. 2020, "End-to-end Sinkhorn autoencoder with noise generator"
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.types import Batch, Positive, Terms
-from lit_gen.families.base import LatentGenerator, penalty_of
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Positive, Terms
+from lit_gen.families.base import ADAM, ConditionKind, LatentGenerator, Reconstruction
+from lit_gen.families.density import ExPost
 from lit_gen.losses.latent_penalties import LatentPenalty
+from lit_gen.losses.reconstruction import squared_error
+from lit_gen.losses.sinkhorn import SinkhornDivergence
+from lit_gen.nets.noise_generator import NoiseGenerator
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior
+
+_SINKHORN = SinkhornDivergence()
 
 
 class SinkhornAE(LatentGenerator):
@@ -23,8 +30,13 @@ class SinkhornAE(LatentGenerator):
     condition only the generator is told; the divergence compares codes together with their conditions, so
     that a generated code is held against codes of images of the same condition.
 
+        >>> model = SinkhornAE(ImageSpec(1, 8, 10))
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
+
     Args:
-        generator: noise [B, noise_size] and condition [B, K] or None -> code [B, latent_size].
+        generator: noise [B, noise_size] and condition [B, K] or None -> code [B, latent_size]; None is a
+            `NoiseGenerator`.
         noise: (n, size, device) -> [n, size].
         divergence: (codes [N, D], generated codes [N, D]) -> scalar.
         weight: of the divergence beside the reconstruction error of one image. The divergence also falls
@@ -37,32 +49,42 @@ class SinkhornAE(LatentGenerator):
 
     def __init__(
         self,
-        generator: nn.Module,
-        noise_size: Positive,
-        divergence: LatentPenalty,
+        spec: ImageSpec,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        latent_size: Positive = 8,
+        generator: nn.Module | None = None,
+        noise_size: Positive = 10,
         noise: Prior = STANDARD_NORMAL,
+        divergence: LatentPenalty = _SINKHORN,
         weight: Annotated[float, Ge(0)] = 1.0,
+        reconstruction: Reconstruction = squared_error,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
         condition_scale: Annotated[float, Ge(0)] = 1.0,
-        **base: Any,
+        ex_post: ExPost = "none",
+        num_components: Positive = 10,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(
+            spec, encoder, decoder, latent_size, reconstruction, condition, condition_size, ex_post,
+            num_components, optimizer, schedule,
+        )  # fmt: skip
         if not divergence.takes_samples:
             raise ValueError(
                 f"SinkhornAE: divergence={divergence}, which looks at codes alone; take one that compares "
                 "them with generated codes, such as SinkhornDivergence, MMD or SlicedWasserstein"
             )
+        if generator is None:
+            generator = NoiseGenerator(noise_size, latent_size, condition_size=self.condition_size)
         self.generator, self.noise_size = generator, noise_size
         self.noise = noise
         self.divergence = divergence
         self.weight, self.condition_scale = weight, condition_scale
 
     def step(self, batch: Batch, progress: float) -> Terms:
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        code = self.encoder(batch.image, None)
-        error = self.reconstruction(self.decoder(code, None), batch.image).mean()
-        generated = self.draw_codes(len(code), condition)
-        penalty = penalty_of(self.divergence, code, generated, condition, self.condition_scale)
-        return {"loss": error + self.weight * penalty, "reconstruction": error, "penalty": penalty}
+        return self.penalised(batch, self.divergence, self.weight, self.condition_scale)
 
     def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
         return self.generator(self.noise(n, self.noise_size, self.device), condition)

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from lit_gen.core.types import Batch, Fraction, InputError, Positive, Posterior, Terms
-from lit_gen.families.base import CodedGenerator
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import (
+    Batch,
+    Fraction,
+    ImageSpec,
+    InputError,
+    NonNegative,
+    Positive,
+    Posterior,
+    Terms,
+)
+from lit_gen.families.base import (
+    ADAM,
+    CodedGenerator,
+    ConditionKind,
+    Reconstruction,
+    default_decoder,
+    default_encoder,
+)
 from lit_gen.losses.divergence import (
     free_bits,
     gaussian_kl,
@@ -31,10 +48,18 @@ class VAE(CodedGenerator):
     With a condition both networks are told it (Sohn et al. 2015, "Learning structured output representation
     using deep conditional generative models").
 
+        >>> model = VAE(ImageSpec(channels=1, size=8, num_classes=10))
+        >>> image = torch.rand(4, 1, 8, 8) * 2 - 1
+        >>> batch = Batch(image, *torch.zeros(3, 4, dtype=torch.long))
+        >>> sorted(model.step(batch, progress=0.0))
+        ['kl', 'loss', 'reconstruction']
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
+
     Args:
         encoder: image [B, C, S, S] and condition [B, K] or None -> [B, 2 * latent_size], mean and
-            log-variance.
-        decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1].
+            log-variance; None is a dense one.
+        decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1]; None is a dense one.
         reconstruction: (image, target) -> one value per image. With a `PixelLikelihood` it is a likelihood
             with all its constants, and the model can say how likely images are.
         beta: weight of the KL term. Source of beta != 1: Higgins et al. 2017, "beta-VAE".
@@ -42,37 +67,40 @@ class VAE(CodedGenerator):
         free_bits: nats of KL that every dimension has for nothing, see `losses.divergence.free_bits`.
         importance_samples: codes per image in the importance-weighted bound (Burda et al. 2016,
             arXiv:1509.00519), which takes the place of the ELBO; 1 is the ELBO.
-        pixels: "mean" samples the decoder's images, "draw" pixels from the likelihood around them: black or
-            white ones of a Bernoulli likelihood, to be compared with black and white images.
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        latent_size: Positive,
-        reconstruction: Callable[[Tensor, Tensor], Tensor] = squared_error,
+        spec: ImageSpec,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        latent_size: Positive = 16,
+        reconstruction: Reconstruction = squared_error,
         beta: Annotated[float, Ge(0)] = 1.0,
         warmup: Fraction = 0.0,
         free_bits: Annotated[float, Ge(0)] = 0.0,
         importance_samples: Positive = 1,
-        pixels: Literal["mean", "draw"] = "mean",
-        **base: Any,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(spec, condition, condition_size, optimizer, schedule)
         if importance_samples > 1 and (beta, warmup, free_bits) != (1, 0, 0):
             raise ValueError(
                 f"VAE: importance_samples={importance_samples} with beta={beta}, warmup={warmup}, "
                 f"free_bits={free_bits}; the importance-weighted bound has no KL term to weigh. Leave these "
                 "at 1, 0 and 0, or set importance_samples=1"
             )
-        if pixels == "draw" and not isinstance(reconstruction, PixelLikelihood):
-            raise ValueError(f"VAE: pixels='draw' with reconstruction={_name(reconstruction)}; {_WAY_OUT}")
+        if encoder is None:
+            encoder = default_encoder(spec, 2 * latent_size, self.condition_size)
+        if decoder is None:
+            decoder = default_decoder(spec, latent_size, self.condition_size)
         self.encoder, self.decoder = encoder, decoder
         self.latent_size = latent_size
         self.reconstruction = reconstruction
         self.beta, self.warmup, self.free_bits = beta, warmup, free_bits
-        self.importance_samples, self.pixels = importance_samples, pixels
+        self.importance_samples = importance_samples
 
     def step(self, batch: Batch, progress: float) -> Terms:
         condition = self.one_hot(label=batch.label, task=batch.task)
@@ -91,10 +119,10 @@ class VAE(CodedGenerator):
         return {"loss": error + beta * cost, "reconstruction": error, "kl": kl}
 
     @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        self.refuse(label=label, task=task)
-        image = self.decode(torch.randn(n, self.latent_size, device=self.device), label=label, task=task)
-        return self.reconstruction.draw(image) if self.pixels == "draw" else image
+    def sample_codes(
+        self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        return temperature * torch.randn(n, self.latent_size, device=self.device)
 
     @torch.no_grad()
     def posterior(self, batch: Batch) -> Posterior:
@@ -113,7 +141,8 @@ class VAE(CodedGenerator):
         if not isinstance(self.reconstruction, PixelLikelihood):
             raise InputError(
                 f"model.reconstruction={_name(self.reconstruction)}: without a likelihood of pixels there is "
-                f"none of images; {_WAY_OUT}"
+                "none of images; use a module of lit_gen.losses.likelihood, as vae_bernoulli, vae_gaussian "
+                "and vae_logistic do"
             )
         self.reconstruction.refuse(batch.image)
         condition = self.one_hot(label=batch.label, task=batch.task)
@@ -136,9 +165,6 @@ class VAE(CodedGenerator):
         condition = None if condition is None else condition.repeat(count, 1)
         decoded = self.decoder(codes.flatten(0, 1), condition)
         return self.reconstruction(decoded, image.repeat(count, 1, 1, 1)).view(count, -1)
-
-
-_WAY_OUT = "use a module of lit_gen.losses.likelihood, as vae_bernoulli, vae_gaussian and vae_logistic do"
 
 
 def _draw(mean: Tensor, log_var: Tensor, count: int) -> Tensor:

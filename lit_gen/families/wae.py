@@ -7,15 +7,20 @@ arXiv:1805.09235), Sinkhorn autoencoder (Patrini et al. 2019, arXiv:1810.01118).
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_gen.core.types import Batch, Terms
-from lit_gen.families.base import LatentGenerator, penalty_of
-from lit_gen.losses.latent_penalties import LatentPenalty
+from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.types import Batch, ImageSpec, NonNegative, Positive, Terms
+from lit_gen.families.base import ADAM, ConditionKind, LatentGenerator, Reconstruction
+from lit_gen.families.density import ExPost
+from lit_gen.losses.latent_penalties import MMD, LatentPenalty
+from lit_gen.losses.reconstruction import squared_error
 from lit_gen.nets.priors import STANDARD_NORMAL, Prior, StandardNormal
+
+_MMD = MMD()
 
 
 class WAE(LatentGenerator):
@@ -23,6 +28,10 @@ class WAE(LatentGenerator):
 
     With a condition, codes and points are compared together with it, so that the codes of each class follow
     the prior; a penalty that takes no points looks at all codes alike.
+
+        >>> model = WAE(ImageSpec(1, 8, 10), weight=10.0)
+        >>> list(model.sample(3).shape)
+        [3, 1, 8, 8]
 
     Args:
         penalty: (codes [N, Z], points of the prior [N, Z]) -> scalar, an object of
@@ -34,13 +43,26 @@ class WAE(LatentGenerator):
 
     def __init__(
         self,
-        penalty: LatentPenalty,
+        spec: ImageSpec,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        latent_size: Positive = 8,
+        penalty: LatentPenalty = _MMD,
         weight: Annotated[float, Ge(0)] = 1.0,
         prior: Prior = STANDARD_NORMAL,
+        reconstruction: Reconstruction = squared_error,
+        condition: ConditionKind = "none",
+        condition_size: NonNegative | None = None,
         condition_scale: Annotated[float, Ge(0)] = 1.0,
-        **base: Any,
+        ex_post: ExPost = "none",
+        num_components: Positive = 10,
+        optimizer: OptimizerFactory = ADAM,
+        schedule: ScheduleFactor | None = None,
     ) -> None:
-        super().__init__(**base)
+        super().__init__(
+            spec, encoder, decoder, latent_size, reconstruction, condition, condition_size, ex_post,
+            num_components, optimizer, schedule,
+        )  # fmt: skip
         if not penalty.takes_samples and not isinstance(prior, StandardNormal):
             raise ValueError(
                 f"WAE: prior={prior} with penalty={penalty}, which measures the distance from N(0, I) only. "
@@ -51,12 +73,7 @@ class WAE(LatentGenerator):
         self.weight, self.condition_scale = weight, condition_scale
 
     def step(self, batch: Batch, progress: float) -> Terms:
-        condition = self.one_hot(label=batch.label, task=batch.task)
-        code = self.encoder(batch.image, condition)
-        error = self.reconstruction(self.decoder(code, condition), batch.image).mean()
-        drawn = self.draw_codes(len(code), condition) if self.penalty.takes_samples else None
-        penalty = penalty_of(self.penalty, code, drawn, condition, self.condition_scale)
-        return {"loss": error + self.weight * penalty, "reconstruction": error, "penalty": penalty}
+        return self.penalised(batch, self.penalty, self.weight, self.condition_scale)
 
     def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
         return self.prior(n, self.latent_size, self.device)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,8 @@ import torch.distributed
 import torchmetrics
 from torch import Tensor
 from torchmetrics.metric import Metric
+
+from lit_gen.metrics.task_matrix import Better
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +27,23 @@ class FeatureMetric(Metric):
     where there are too few images. A process that has no images at all takes part in `compute` like every
     other.
 
+    Args:
+        num_features: D; None takes it from the first features. Give it where several processes take part, of
+            which one may have no images.
+
     Attributes:
-        names: keys of what `compute` gives.
+        names: keys of what `compute` gives, and what is good in each.
         one_sided: those of them that keep their meaning when the real images are only a part of what the
             model was asked for (real images of one task against samples of all).
     """
 
-    names: tuple[str, ...] = ()
+    names: Mapping[str, Better] = {}
     one_sided: frozenset[str] = frozenset()
     full_state_update = False
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int | None = None) -> None:
         super().__init__()
-        if num_features < 1:
+        if num_features is not None and num_features < 1:
             raise ValueError(f"{type(self).__name__}: num_features={num_features} must be at least 1")
         self.num_features = num_features
         self._said: set[str] = set()
@@ -57,6 +63,8 @@ class FeatureMetric(Metric):
         """
 
     def _checked(self, features: Tensor) -> Tensor:
+        if self.num_features is None and features.ndim == 2:
+            self.num_features = features.shape[1]
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__}: features must be [B, {self.num_features}] "
@@ -89,7 +97,7 @@ class GatheringMetric(FeatureMetric):
 
     needs_logits = False
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int | None = None) -> None:
         super().__init__(num_features)
         for name in ("real", "real_index", "fake", "fake_index"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
@@ -119,14 +127,10 @@ class GatheringMetric(FeatureMetric):
 
     @abstractmethod
     def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """float32 [N, D] and [M, D], in the order of their index and free to be written into -> scalars by
-        name.
-        """
+        """float32 [N, D] and [M, D], in the order of their index and free to be written into -> scalars."""
 
     def sync(self, *args, **kwargs) -> None:
-        """As torchmetrics' own, but a process without images gathers with the others: shapes must agree
-        there.
-        """
+        """As torchmetrics' own, but a process without images gathers with the others; shapes must agree."""
         if not self._is_synced:
             width = self._width()
             for values, places in ((self.real, self.real_index), (self.fake, self.fake_index)):
@@ -137,7 +141,7 @@ class GatheringMetric(FeatureMetric):
 
     def _width(self) -> int:
         if not self.needs_logits:
-            return self.num_features
+            return self.num_features or 0
         return max((block.shape[1] for block in (*self.real, *self.fake)), default=0)
 
 

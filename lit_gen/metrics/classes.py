@@ -21,11 +21,17 @@ class ClassHistogram(GatheringMetric):
     Real images have a class if they have a tenth as many images of it as of the largest one (a classifier
     errs); generated ones, if its share among them is a tenth of that among real ones. Needs an extractor that
     classifies.
+
+        >>> metric = ClassHistogram()
+        >>> metric.update(torch.zeros(50, 1), real=True, logits=torch.eye(5).repeat(10, 1))
+        >>> metric.update(torch.zeros(50, 1), real=False, logits=torch.eye(5)[:4].repeat(13, 1)[:50])
+        >>> metric.compute()["class_coverage"].item()
+        0.8
     """
 
-    names = ("classes_covered", "class_coverage", "class_kl")
+    names = {"classes_covered": "higher", "class_coverage": "higher", "class_kl": "lower"}
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int | None = None) -> None:
         super().__init__(num_features)
         self._num_classes = 0  # as wide as the logits
 

@@ -58,18 +58,25 @@ class LeNetExtractor(FeatureExtractor):
     """A small classifier and its weights; "fid/lenet_mnist" is a number of its own, not comparable with
     Inception's.
 
+        >>> from lit_gen import LeNet
+        >>> extract = LeNetExtractor(LeNet(1, 10), "lenet_digits")
+        >>> features, logits = extract(torch.zeros(5, 1, 8, 8, dtype=torch.uint8))
+        >>> list(features.shape), list(logits.shape)
+        ([5, 84], [5, 10])
+
     Args:
         net: image in [-1, 1] -> (features, logits).
         weights: a .safetensors file written by `save_extractor`, or the name of one that ships with the
             package.
+        name: None is that of the file.
 
     Attributes:
         header: what the weights' file says of itself: data set, test accuracy, classes, channels.
     """
 
-    def __init__(self, net: ClassifyingNet, weights: str | Path, name: str) -> None:
+    def __init__(self, net: ClassifyingNet, weights: str | Path, name: str | None = None) -> None:
         super().__init__()
-        self.name, self.net = name, net
+        self.name, self.net = name or Path(weights).stem, net
         self.num_features, self.num_logits = net.num_features, net.num_classes
         self.header = _load(net, _weights_path(weights))
         self._freeze(self.net)

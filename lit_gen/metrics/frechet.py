@@ -12,28 +12,36 @@ _BLOCK = 2048
 
 
 class FrechetDistance(FeatureMetric):
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), S with N - 1 in the denominator; float64 throughout. "fid"
-    >= 0.
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), S with N - 1 in the denominator; in float64, at least 0.
 
     The estimate is too large for finite N, the more so the more features; below N = 10 d a warning says so.
+
+        >>> metric = FrechetDistance()
+        >>> metric.update(torch.tensor([[0.0], [2.0]]).repeat(50, 1), real=True)
+        >>> metric.update(torch.tensor([[3.0], [5.0]]).repeat(50, 1), real=False)  # the same, moved by 3
+        >>> round(metric.compute()["fid"].item(), 3)
+        9.0
     """
 
-    names = ("fid",)
+    names = {"fid": "lower"}
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int | None = None) -> None:
         super().__init__(num_features)
-        for name in ("real", "fake"):
-            empty = torch.zeros(num_features + 2, num_features, dtype=torch.float64)
-            self.add_state(name, default=empty, dist_reduce_fx=merge_moments)
+        self._make_states(num_features or 0)
 
     def update(
         self, features: Tensor, real: bool, index: Tensor | None = None, logits: Tensor | None = None
     ) -> None:
-        for block in self._checked(features).split(_BLOCK):
+        features = self._checked(features)
+        if not self.real.numel():
+            self._make_states(features.shape[1])
+        for block in features.split(_BLOCK):
             if len(block):
                 add_to_moments(self.real if real else self.fake, block.double())
 
     def compute(self) -> dict[str, Tensor]:
+        if self.num_features is None:
+            return self._nothing("there were no images")
         num_real, num_fake = int(self.real[0, 0]), int(self.fake[0, 0])
         if min(num_real, num_fake) < 2:
             return self._nothing(f"two images are the least, got {num_real} real and {num_fake} generated")
@@ -48,6 +56,11 @@ class FrechetDistance(FeatureMetric):
                 self.real[1], self.real[2:] / (num_real - 1), self.fake[1], self.fake[2:] / (num_fake - 1)
             )
         return {"fid": distance}
+
+    def _make_states(self, num_features: int) -> None:
+        for name in ("real", "fake"):
+            empty = torch.zeros(num_features + 2, num_features, dtype=torch.float64, device=self.device)
+            self.add_state(name, default=empty, dist_reduce_fx=merge_moments)
 
 
 def moments(features: Tensor) -> Tensor:

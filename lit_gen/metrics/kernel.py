@@ -18,14 +18,23 @@ class KernelDistance(GatheringMetric):
     """Squared maximum mean discrepancy under the kernel (x y / D + 1)^3, unbiased, hence negative at times.
 
     kid: mean over subsets; kid_std: standard deviation over subsets. With fewer images than `subset_size` the
-        subsets
-    have as many as there are.
+    subsets have as many as there are.
+
+        >>> metric = KernelDistance()
+        >>> metric.update(torch.randn(200, 4), real=True)
+        >>> metric.update(torch.randn(200, 4), real=False)
+        >>> sorted(metric.compute())
+        ['kid', 'kid_std']
     """
 
-    names = ("kid", "kid_std")
+    names = {"kid": "lower", "kid_std": ""}
 
     def __init__(
-        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+        self,
+        num_features: int | None = None,
+        num_subsets: int = 100,
+        subset_size: int = 1000,
+        seed: int = 2020,
     ) -> None:
         super().__init__(num_features)
         if num_subsets < 1 or subset_size < 2:
@@ -78,14 +87,19 @@ class InceptionScore(GatheringMetric):
     """exp of the mean divergence between a generated image's class probabilities and their mean; in [1, K].
 
     inception_score: mean over splits; inception_score_std: standard deviation over splits. Needs an extractor
-        that
-    classifies.
+    that classifies.
+
+        >>> metric = InceptionScore()
+        >>> sure = 100 * torch.eye(5).repeat(40, 1)  # logits: each image is surely of one of five classes
+        >>> metric.update(torch.zeros(200, 1), real=False, logits=sure)
+        >>> round(metric.compute()["inception_score"].item(), 2)
+        4.69
     """
 
-    names = ("inception_score", "inception_score_std")
+    names = {"inception_score": "higher", "inception_score_std": ""}
     needs_logits = True
 
-    def __init__(self, num_features: int, num_splits: int = 10, seed: int = 2020) -> None:
+    def __init__(self, num_features: int | None = None, num_splits: int = 10, seed: int = 2020) -> None:
         super().__init__(num_features)
         if num_splits < 1:
             raise ValueError(f"InceptionScore: num_splits={num_splits} must be at least 1")

@@ -33,12 +33,20 @@ class Neighbours(GatheringMetric):
 
     All but density lie in [0, 1]. Balls are closed. Memory beyond one copy of the features does not grow with
     N^2.
+
+        >>> metric = Neighbours()
+        >>> metric.update(torch.randn(200, 4), real=True)
+        >>> metric.update(torch.randn(200, 4), real=False)
+        >>> sorted(metric.compute())
+        ['coverage', 'density', 'precision', 'recall']
     """
 
-    names = ("precision", "recall", "density", "coverage")
+    names = dict.fromkeys(("precision", "recall", "density", "coverage"), "higher")
     one_sided = frozenset({"recall", "coverage"})
 
-    def __init__(self, num_features: int, num_neighbours: int = 3, num_density_neighbours: int = 5) -> None:
+    def __init__(
+        self, num_features: int | None = None, num_neighbours: int = 3, num_density_neighbours: int = 5
+    ) -> None:
         super().__init__(num_features)
         if min(num_neighbours, num_density_neighbours) < 1:
             raise ValueError(

@@ -22,17 +22,23 @@ class PRD(GatheringMetric):
     real is the paper's reference P, generated its Q. The curve is the mean over `num_runs` clusterings. Both
     sets must be equally large, so the larger is thinned out evenly, in the order of the images.
 
+        >>> metric = PRD()
+        >>> metric.update(torch.randn(200, 4), real=True)
+        >>> metric.update(torch.randn(200, 4), real=False)
+        >>> sorted(metric.compute())
+        ['prd_precision', 'prd_recall']
+
     Args:
         beta: weight of recall against precision in F_beta.
         seed: of the clusterings; the global generators are left alone.
     """
 
-    names = ("prd_precision", "prd_recall")
+    names = {"prd_precision": "higher", "prd_recall": "higher"}
     one_sided = frozenset({"prd_recall"})
 
     def __init__(
         self,
-        num_features: int,
+        num_features: int | None = None,
         num_clusters: int = 20,
         num_runs: int = 10,
         num_angles: int = 1001,

@@ -6,16 +6,13 @@ The last row that holds any number counts as the last one, so that an unfinished
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-LOWER_IS_BETTER = frozenset({"fid", "kid", "nll", "bits_per_dim"})
-"""Metrics that are distances or costs; of all others more is better."""
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether less of this metric is better; a floor ("floor_fid") is read as its metric."""
-    return metric.removeprefix("floor_") in LOWER_IS_BETTER
+Better = Literal["lower", "higher", ""]
+"""What is good in a metric: less, more, or neither."""
 
 
 def final_mean(matrix: Tensor) -> float:
@@ -28,8 +25,7 @@ def forgetting(matrix: Tensor, lower_is_better: bool) -> float:
     """Mean over all tasks but the last of the best earlier score minus the final one; positive = forgotten.
 
     Source: Chaudhry et al. 2018 (arXiv:1801.10112), section 4.2, the best of all earlier rows. For distances
-        the sign is
-    turned: final minus smallest. NaN with fewer than two rows.
+    the sign is turned: final minus smallest. NaN with fewer than two rows.
     """
     last = _last_row(matrix)
     if last is None or last == 0:
@@ -46,8 +42,7 @@ def backward_transfer(matrix: Tensor, lower_is_better: bool) -> float:
     forgotten.
 
     Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840), eq. 3. For distances the sign is turned, so that
-        positive always
-    means that later tasks helped. NaN with fewer than two rows.
+    positive always means that later tasks helped. NaN with fewer than two rows.
     """
     last = _last_row(matrix)
     if last is None or last == 0:

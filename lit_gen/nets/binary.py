@@ -17,7 +17,7 @@ from lit_gen.core.types import NonNegative, Positive
 _HARD_BELOW = 0.1
 
 
-class Posterior(NamedTuple):
+class BinaryPosterior(NamedTuple):
     """What an encoder says about B images."""
 
     mean: Tensor  # [B, Z]
@@ -26,7 +26,7 @@ class Posterior(NamedTuple):
 
 
 class BinaryEncoder(nn.Module):
-    """Image [B, C, S, S] -> Posterior.
+    """Image [B, C, S, S] -> BinaryPosterior.
 
     Args:
         features: image -> [B, features.num_features].
@@ -45,11 +45,11 @@ class BinaryEncoder(nn.Module):
         self.gaussian = nn.Linear(width, 2 * latent_size)
         self.bits = nn.Linear(width, num_bits, bias=bias_of_bits) if num_bits else None
 
-    def forward(self, image: Tensor) -> Posterior:
+    def forward(self, image: Tensor) -> BinaryPosterior:
         features = self.features(image)
         mean, log_var = self.gaussian(features).chunk(2, dim=1)
         logits = features.new_zeros(len(features), 0) if self.bits is None else self.bits(features)
-        return Posterior(mean, log_var, logits)
+        return BinaryPosterior(mean, log_var, logits)
 
 
 def gumbel_temperature(progress: float, num_epochs: int) -> float | None:
@@ -87,6 +87,6 @@ def thresholded(uniform: Tensor, chance: Tensor) -> Tensor:
     return (uniform < chance).to(uniform.dtype).mul_(2).sub_(1)
 
 
-def gaussian_code(posterior: Posterior) -> Tensor:
+def gaussian_code(posterior: BinaryPosterior) -> Tensor:
     """Draws the continuous part, [B, Z]."""
     return posterior.mean + (0.5 * posterior.log_var).exp() * torch.randn_like(posterior.mean)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import NonNegative, Positive
-from lit_gen.nets.layers import with_condition
+from lit_gen.nets.layers import mlp, normed, with_condition
 
 
 def _sizes(size: int) -> list[int]:
@@ -45,18 +45,10 @@ class ConvEncoder(nn.Module):
         widths = [channels, *(width * 2**i for i in range(len(sizes) - 1))]
         blocks: list[nn.Module] = []
         for narrow, wide in pairwise(widths):
-            blocks += [
-                nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(0.01),
-            ]
+            blocks += normed(nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False))
         self.condition_size = condition_size
         self.blocks = nn.Sequential(*blocks, nn.Flatten())
-        self.head = nn.Sequential(
-            nn.Linear(widths[-1] * sizes[-1] ** 2 + condition_size, hidden),
-            nn.LeakyReLU(0.01),
-            nn.Linear(hidden, out_size),
-        )
+        self.head = mlp([widths[-1] * sizes[-1] ** 2 + condition_size, hidden, out_size])
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.head(with_condition(self.blocks(image), condition, self.condition_size))
@@ -79,25 +71,16 @@ class ConvDecoder(nn.Module):
         depth = len(sizes) - 1
         widths = [width * 2**i for i in range(depth)][::-1] or [width]
         self.condition_size = condition_size
-        self.stem = nn.Sequential(
-            nn.Linear(in_size + condition_size, hidden),
-            nn.LeakyReLU(0.01),
-            nn.Linear(hidden, widths[0] * sizes[0] ** 2),
-            nn.LeakyReLU(0.01),
-        )
+        start = mlp([in_size + condition_size, hidden, widths[0] * sizes[0] ** 2])
+        self.stem = nn.Sequential(*start, nn.LeakyReLU(0.01))
         self.start = (widths[0], sizes[0], sizes[0])
         blocks: list[nn.Module] = []
         for level, target in enumerate(sizes[1:]):
             narrow = widths[min(level + 1, depth - 1)]
             # 2 s - 1 + output_padding pixels come out; odd targets take 0, even ones 1.
             padding = target - (2 * sizes[level] - 1)
-            blocks += [
-                nn.ConvTranspose2d(
-                    widths[level], narrow, 3, stride=2, padding=1, output_padding=padding, bias=False
-                ),
-                nn.BatchNorm2d(narrow),
-                nn.LeakyReLU(0.01),
-            ]
+            where = {"stride": 2, "padding": 1, "output_padding": padding}
+            blocks += normed(nn.ConvTranspose2d(widths[level], narrow, 3, **where, bias=False))
         self.blocks = nn.Sequential(*blocks, nn.Conv2d(widths[-1], channels, 3, padding=1))
 
     def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:

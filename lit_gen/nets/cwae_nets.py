@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, NonNegative, Positive
-from lit_gen.nets.layers import mlp, with_condition
+from lit_gen.nets.layers import mlp, normed, with_condition
 
 _CIFAR_WIDTH = 32
 _CELEBA_WIDTHS = (128, 256, 512, 1024)
@@ -115,11 +115,7 @@ class CelebAEncoder(nn.Module):
         self.condition_size = condition_size
         layers: list[nn.Module] = []
         for narrow, wide in pairwise((channels, *_CELEBA_WIDTHS)):
-            layers += [
-                nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(slope),
-            ]
+            layers += normed(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False), slope)
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         flat = _CELEBA_WIDTHS[-1] * (size // 16) ** 2
         self.head = mlp([flat + condition_size, *hidden, out_size], slope)
@@ -151,11 +147,7 @@ class CelebADecoder(nn.Module):
         )
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.LeakyReLU(slope),
-            ]
+            layers += normed(nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False), slope)
         self.convolutions = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 3, padding=1))
 
     def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -43,6 +43,7 @@ _CRITICS = {
     32: (*(_Layer(width, 4, 2, 1) for width in (1, 2, 4, 8)), _Layer(8, 3, 1, 1)),
     64: tuple(_Layer(width, 5, 2, 1) for width in (1, 2, 4, 4)),
 }
+SIZES = tuple(_GENERATORS)
 
 
 class ConvGenerator(nn.Module):
@@ -143,6 +144,6 @@ def _plan(plans: dict[int, Plan], size: int, name: str) -> Plan:
     if size not in plans:
         raise InputError(
             f"{name}: size={size}; there are layers for images of {', '.join(map(str, plans))} pixels. Set "
-            "data.spec.size to one of them, or use dense nets (model=gan_dense)"
+            "data.spec.size to one of them, or use dense nets (net=gan_dense)"
         )
     return plans[size]

@@ -21,6 +21,11 @@ def mlp(sizes: Sequence[int], slope: float = 0.01) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def normed(layer: nn.Conv2d | nn.ConvTranspose2d, slope: float = 0.01) -> list[nn.Module]:
+    """The convolution with batch norm and LeakyReLU behind it; a bias would be taken away by the norm."""
+    return [layer, nn.BatchNorm2d(layer.out_channels), nn.LeakyReLU(slope)]
+
+
 def with_condition(features: Tensor, condition: Tensor | None, size: int) -> Tensor:
     """Features [B, F] with the condition [B, size] behind them; unchanged when size is 0.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Positive
+from lit_gen.nets.layers import mlp, normed
 
 
 class DenseFeatures(nn.Module):
@@ -25,10 +26,7 @@ class DenseFeatures(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = hidden[-1]
-        layers: list[nn.Module] = [nn.Flatten()]
-        for narrow, wide in pairwise([channels * size * size, *hidden]):
-            layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
-        self.net = nn.Sequential(*layers)
+        self.net = nn.Sequential(nn.Flatten(), *mlp([channels * size * size, *hidden]), nn.LeakyReLU(0.01))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.net(image)
@@ -46,10 +44,7 @@ class DenseImages(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = (channels, size, size)
-        layers: list[nn.Module] = []
-        for narrow, wide in pairwise([in_size, *hidden]):
-            layers += [nn.Linear(narrow, wide), nn.LeakyReLU(0.01)]
-        self.net = nn.Sequential(*layers, nn.Linear(hidden[-1], math.prod(self.shape)))
+        self.net = mlp([in_size, *hidden, math.prod(self.shape)])
 
     def forward(self, code: Tensor) -> Tensor:
         return _to_image(self.net(code)).unflatten(1, self.shape)
@@ -106,11 +101,7 @@ class ConvFeatures(nn.Module):
         widths = [channels, *(width * factor for factor in layout.down)]
         blocks: list[nn.Module] = []
         for narrow, wide in pairwise(widths):
-            blocks += [
-                nn.Conv2d(narrow, wide, layout.kernel, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(0.01),
-            ]
+            blocks += normed(nn.Conv2d(narrow, wide, layout.kernel, stride=2, padding=1, bias=False))
             size = (size + 2 - layout.kernel) // 2 + 1
         self.num_features = layout.features * width
         self.net = nn.Sequential(
@@ -145,7 +136,7 @@ class ConvImages(nn.Module):
         widths = [first * width, *(up.width * width for up in layout.up)]
         blocks: list[nn.Module] = []
         for narrow, wide, up in zip(widths, widths[1:], layout.up, strict=False):
-            blocks += [_transposed(narrow, wide, up), nn.BatchNorm2d(wide), nn.LeakyReLU(0.01)]
+            blocks += normed(_transposed(narrow, wide, up))
         self.blocks = nn.Sequential(*blocks, _transposed(widths[-1], channels, layout.last))
         self.bounded = bounded
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import NonNegative, Positive
+from lit_gen.nets.layers import mlp
 
 
 def task_codes(num_tasks: int, code_size: int, code_step: int) -> Tensor:
@@ -61,11 +62,7 @@ class Translator(nn.Module):
         self.register_buffer("codes", task_codes(num_tasks, code_size, code_step), persistent=False)
         self.task_layers = _two_layers(code_size, 3 * code_size, 2 * code_size)
         self.bit_layers = _two_layers(num_bits, 2 * num_bits, 3 * num_bits) if num_bits else None
-        self.out = nn.Sequential(
-            nn.Linear(latent_size + 3 * num_bits + 2 * code_size, out_size // 2),
-            nn.LeakyReLU(0.01),
-            nn.Linear(out_size // 2, out_size),
-        )
+        self.out = mlp([latent_size + 3 * num_bits + 2 * code_size, out_size // 2, out_size])
 
     def forward(self, code: Tensor, task: Tensor) -> Tensor:
         parts = [code[:, : self.latent_size]]
@@ -90,9 +87,7 @@ class EmbeddingTranslator(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_values, num_values)
-        self.out = nn.Sequential(
-            nn.Linear(in_size + num_values, hidden_size), nn.LeakyReLU(0.2), nn.Linear(hidden_size, out_size)
-        )
+        self.out = mlp([in_size + num_values, hidden_size, out_size], slope=0.2)
 
     def forward(self, noise: Tensor, value: Tensor) -> Tensor:
         return self.out(torch.cat([noise, self.embedding(value)], 1))
@@ -115,6 +110,4 @@ class Band(nn.Module):
 
 
 def _two_layers(narrow: int, middle: int, wide: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(narrow, middle), nn.LeakyReLU(0.01), nn.Linear(middle, wide), nn.LeakyReLU(0.01)
-    )
+    return nn.Sequential(*mlp([narrow, middle, wide]), nn.LeakyReLU(0.01))

@@ -7,13 +7,16 @@ import io
 import os
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-HEADER = ("step", "epoch", "metric", "value")
+from lit_gen.core.files import write_text
+
+_HEADER = "step,epoch,metric,value\n"
 
 
 class MetricsFile(Logger):
@@ -32,40 +35,31 @@ class MetricsFile(Logger):
 
     def __init__(self, folder: str | Path, flush_seconds: float = 2.0) -> None:
         super().__init__()
-        self.folder, self.path = Path(folder), Path(folder) / "metrics.csv"
-        self.flush_seconds = flush_seconds
+        self.path, self.flush_seconds = Path(folder) / "metrics.csv", flush_seconds
         self.epoch: int | None = None
-        self._buffer: list[tuple[int | str, int | str, str, str]] = []
+        self._waiting: list[tuple[int | None, int | None, str, str]] = []
         self._rows_in_file: int | None = None  # None: not opened yet
         self._next_flush = 0.0
 
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
+    name, version = "metrics", ""
 
     @property
     def save_dir(self) -> str:
-        return str(self.folder)
+        return str(self.path.parent)
 
     @property
     def rows(self) -> int:
         """Rows so far, those in memory included."""
-        return self._open() + len(self._buffer)
+        return self._open() + len(self._waiting)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         epoch = metrics.get("epoch", self.epoch)
-        epoch = "" if epoch is None else int(epoch)
-        place = "" if step is None else step
-        for name, value in metrics.items():
-            if name != "epoch":
-                self._buffer.append((place, epoch, name, repr(float(value))))
-        now = time.monotonic()
-        if now >= self._next_flush:
+        epoch = None if epoch is None else int(epoch)
+        # By name: Lightning keeps them in the order in which this process met them, which a resume changes.
+        rows = sorted((name, repr(float(value))) for name, value in metrics.items() if name != "epoch")
+        self._waiting += [(step, epoch, *row) for row in rows]
+        if (now := time.monotonic()) >= self._next_flush:
             self.flush()
             self._next_flush = now + self.flush_seconds
 
@@ -75,14 +69,14 @@ class MetricsFile(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Brings all rows into the file."""
-        self._open()
-        if not self._buffer:
-            return
+        self._rows_in_file = self.rows
         # One write, so that a kill cuts at most one line, which the next run repairs.
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_lines(self._buffer))
-        self._rows_in_file += len(self._buffer)
-        self._buffer = []
+            file.write(_lines(self._waiting))
+        self._waiting = []
+
+    def finalize(self, status: str) -> None:
+        self.flush()
 
     @rank_zero_only
     def truncate_after(self, step: int, rows: int = 0) -> None:
@@ -91,30 +85,23 @@ class MetricsFile(Logger):
         with self.path.open(encoding="utf-8", newline="") as file:
             _, *content = csv.reader(file)
         kept = [r for i, r in enumerate(content) if i < rows or r[0] == "" or int(r[0]) <= step]
-        if len(kept) < len(content):
-            fresh = self.path.with_suffix(".csv.tmp")
-            fresh.write_text(_lines([HEADER, *kept]), encoding="utf-8", newline="")
-            os.replace(fresh, self.path)
+        write_text(self.path, _HEADER + _lines(kept))
         self._rows_in_file = len(kept)
-
-    def finalize(self, status: str) -> None:
-        self.flush()
 
     def _open(self) -> int:
         """Makes or repairs the file at the first use; returns the rows in it."""
         if self._rows_in_file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             content = self.path.read_bytes() if self.path.exists() else b""
             whole = content[: content.rfind(b"\n") + 1]
             if not whole:
-                self.path.write_text(_lines([HEADER]), encoding="utf-8", newline="")
+                write_text(self.path, _HEADER)
             elif len(whole) < len(content):
                 os.truncate(self.path, len(whole))
             self._rows_in_file = max(0, whole.count(b"\n") - 1)
         return self._rows_in_file
 
 
-def _lines(rows: list[Any]) -> str:
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

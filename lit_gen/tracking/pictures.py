@@ -1,12 +1,16 @@
-"""What several callbacks need: images to whichever logger takes them, and how far a run is."""
+"""What callbacks hand to whichever logger takes it, beside numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+
+from lit_gen.core.types import Task
 
 
 @runtime_checkable
@@ -15,6 +19,19 @@ class TakesImages(Protocol):
 
     def log_image(self, key: str, image: Tensor, step: int) -> None:
         """uint8 [H, W, C]."""
+
+
+@runtime_checkable
+class TakesRows(Protocol):
+    """A logger that keeps scores of single tasks."""
+
+    def log_rows(self, rows: Iterable[Any], tasks: Sequence[Task], step: int) -> None:
+        """Of rows with on_task, metric, value, extractor and split, those that it has a place for.
+
+        Args:
+            tasks: all of the stream.
+            step: the task after which the rows were measured.
+        """
 
 
 def log_picture(trainer: Trainer, key: str, image: Tensor, step: int) -> None:
@@ -26,15 +43,6 @@ def log_picture(trainer: Trainer, key: str, image: Tensor, step: int) -> None:
             logger.experiment.add_image(key, image, step, dataformats="HWC")
 
 
-def batches_seen(trainer: Trainer) -> int:
-    """Training batches since the run began, which is the step that loggers count by.
-
-    Not `trainer.global_step`: it counts every optimizer's steps.
-    """
-    return trainer.fit_loop.total_batch_idx + 1
-
-
-def num_images(batch: Any) -> int:
-    """Images in a batch; of a pair of domains, those of the first."""
-    first = batch[0] if isinstance(batch, (tuple, list)) else batch
-    return num_images(first) if isinstance(first, tuple) else len(first)
+def tensorboard(folder: str | Path = ".") -> TensorBoardLogger:
+    """Writes to `tensorboard/` of the run folder, in one place for all phases and for what a resume adds."""
+    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="")

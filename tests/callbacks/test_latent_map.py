@@ -8,9 +8,9 @@ from PIL import Image
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.latent_map import LatentMap, principal_axes
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.multiband_local import MultibandLocal
 from lit_gen.continual.replay import GenerativeReplay
+from lit_gen.core.stages import fit_stages
 
 
 def test_principal_axes_turn_points_of_a_plane_back_into_the_plane():
@@ -27,9 +27,9 @@ def test_principal_axes_turn_points_of_a_plane_back_into_the_plane():
 
 def test_every_task_gets_a_picture_and_training_is_not_disturbed(tmp_path):
     results = []
-    for number, callbacks in enumerate([[], [LatentMap(tmp_path, num_points=20)]]):
+    for number, callbacks in enumerate([[], [LatentMap(num_points=20)]]):
         model, data = make_multiband(num_tasks=2, epochs=SHORT), make_data(num_tasks=2)
-        trainer = make_trainer(*callbacks)
+        trainer = make_trainer(*callbacks, default_root_dir=tmp_path)
         fit_stages(
             trainer, model, data, after_task=lambda t, m=model, d=data, r=trainer: r.test(m, d, verbose=False)
         )
@@ -44,7 +44,8 @@ def test_every_task_gets_a_picture_and_training_is_not_disturbed(tmp_path):
 def test_a_wrapped_model_counts_and_one_without_a_common_space_gets_no_picture(tmp_path):
     learner = MultibandLocal(**make_parts(2), epochs=1)
     for folder, model in (("with", GenerativeReplay(learner, num_tasks=2)), ("without", ToyGenerator())):
-        data, trainer = make_data(num_tasks=2), make_trainer(LatentMap(tmp_path / folder, num_points=5))
+        data = make_data(num_tasks=2)
+        trainer = make_trainer(LatentMap(num_points=5), default_root_dir=tmp_path / folder)
         data.current_task = 1
         trainer.test(model, datamodule=data, verbose=False)
     assert [file.name for file in tmp_path.rglob("*.png")] == ["task1.png"]

@@ -11,7 +11,8 @@ from rich.console import Console
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.progress import StageProgress
-from callbacks.task_switch import fit_stages
+from lit_gen.core.stages import fit_stages
+from lit_gen.core.types import Phase
 
 
 def train(progress, joint=False, **settings):
@@ -60,6 +61,15 @@ def test_elsewhere_every_phase_and_scoring_is_one_log_line(caplog):
     assert console.file.getvalue() == ""
 
 
+def test_a_phase_in_steps_says_how_many_of_them_are_done(caplog):
+    caplog.set_level(logging.INFO, logger="callbacks.progress")
+    quiet = StageProgress(console=Console(file=io.StringIO(), force_terminal=False))
+    model = ToyGenerator()
+    model.phases = lambda task: (Phase.single("main", model.step, (model,), steps=7),)
+    fit_stages(make_trainer(quiet, enable_progress_bar=True), model, make_data())
+    assert "task 1/2 main  step 7/7" in caplog.text
+
+
 def test_joint_training_names_all_tasks(caplog):
     caplog.set_level(logging.INFO, logger="callbacks.progress")
     train(StageProgress(console=Console(file=io.StringIO(), force_terminal=False)), joint=True)
@@ -93,7 +103,7 @@ def test_a_batch_costs_microseconds():
     progress = StageProgress(refresh_seconds=60, console=terminal())
     trainer = train(progress)
     progress._open(10)
-    batch = (torch.zeros(16, 1, 8, 8), torch.zeros(16))
+    batch = make_data().dataset("train", [0])[torch.arange(16)]
     progress._next = time.monotonic() + 60
     start = time.perf_counter()
     for index in range(2000):

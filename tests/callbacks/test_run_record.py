@@ -10,49 +10,51 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from mlflow import MlflowClient
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.checkpoints import RunCheckpoints
-from callbacks.continual_scores import ContinualScores
-from callbacks.run_record import RunRecord, cleaned, status_of
-from callbacks.task_switch import fit_stages
+from callbacks.run_record import RunRecord, status_of
+from callbacks.scoring import Scoring
 from lit_gen.core import checkpoint
-from lit_gen.evaluation.scores import Score
-from lit_gen.tracking import mlflow_store
-from lit_gen.tracking.data_record import describe_data
+from lit_gen.core.stages import fit_stages
+from lit_gen.evaluation.board import Row
 from lit_gen.tracking.metrics_file import MetricsFile
-from lit_gen.tracking.mlflow_tracking import TrackingLogger
-from lit_gen.tracking.phase_times import PhaseTimes
+from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.provenance import PhaseTimes, describe_data, git_commit
 
 CONFIG = {"seed": 3, "logger": {"tracking_uri": "http://u:secret@host"}, "model": {"lr": 1e-2}}
 
 
-class Scripted(Callback):
-    """Reports scores that are a function of the row and the column."""
+class Scripted:
+    """A judge whose rows are a function of the task seen last and the task looked at."""
 
-    def __init__(self):
-        self.scores = []
+    every_n_epochs, better = 0, {"fid": "lower"}
 
-    def on_test_epoch_end(self, trainer, pl_module):
-        row = trainer.datamodule.current_task
-        self.scores = [
-            Score(task, "fid", 10 * row + task + 1 / 3, "lenet", "ab12", "test", 100, 100, 0)
-            for task in range(row + 1)
+    def check(self, context):
+        pass
+
+    def rows(self, context, split):
+        last = context.num_seen - 1
+        return [
+            Row(task, "fid", 10 * last + task + 1 / 3, "lenet", "ab12", split, 100, 100, 0)
+            for task in range(last + 1)
         ]
 
 
 def run(folder, *callbacks, loggers=(), resume=None):
     """A whole run, or the rest of one, as the command line does it."""
-    saver, record = RunCheckpoints(folder / "checkpoints", every_seconds=0), RunRecord(folder, CONFIG, CONFIG)
+    scoring, saver = Scoring({"scripted": Scripted()}), RunCheckpoints(every_seconds=0)
+    record = RunRecord(CONFIG, CONFIG, scoring.board)
     model, data = ToyGenerator(), make_data()
     trainer = make_trainer(
-        Scripted(),
-        ContinualScores(folder),
+        scoring,
         *callbacks,
         record,
         saver,
         logger=[MetricsFile(folder), *loggers],
         log_every_n_steps=1,
+        default_root_dir=folder,
     )
 
     def after_task(task):
@@ -160,19 +162,8 @@ def test_how_a_run_ends_is_how_it_is_called(tmp_path, error, status):
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == status
 
 
-@pytest.fixture
-def tracking(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow_store.prepare_database(uri)
-    from mlflow.tracking import MlflowClient
-
-    return uri, MlflowClient(uri)
-
-
-def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, tracking):
-    uri, client = tracking
+def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, no_mlflow_settings, database):
+    uri, client = database, MlflowClient(database)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text("uri: http://u:secret@host\n")
@@ -208,11 +199,6 @@ def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, tr
     assert client.get_metric_history(run_id, "train/loss")
 
 
-def test_no_word_of_a_secret_reaches_a_checkpoint():
-    dirty = {"a": ["postgresql://u:p@h/db", {"b": "plain"}], "n": 1}
-    assert cleaned(dirty) == {"a": ["postgresql://h/db", {"b": "plain"}], "n": 1}
-
-
 def test_other_images_have_another_digest():
     first, again, other = make_data(seed=0), make_data(seed=0), make_data(seed=1)
     digests = [describe_data(data)[0].digest for data in (first, again, other)]
@@ -222,17 +208,25 @@ def test_other_images_have_another_digest():
     assert train.profile["num_images"] == sum(task.num_images for task in first.tasks)
 
 
+def test_the_commit_is_that_of_the_checkout():
+    if not (Path(__file__).parents[2] / ".git").exists():
+        pytest.skip("not a checkout")
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert git_commit() in (head, f"{head}-dirty")
+
+
 def test_stopwatch_adds_up_over_processes_and_resumes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("lit_gen.tracking.phase_times.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lit_gen.tracking.provenance.time.monotonic", lambda: now[0])
     times = PhaseTimes()
     times.enter(0, "main")
-    times.count(10)
+    times.images += 10
     now[0] = 2.0
     times.stop(processes=3)
     now[0] = 50.0  # validation
     times.go()
-    times.count(10)
+    times.images += 10
     now[0] = 53.0
     times.stop(processes=3)
     resumed = PhaseTimes()
@@ -246,42 +240,34 @@ _TWO_PROCESSES = """
 import functools, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-import test_run_record
-from lit_gen.tracking.mlflow_tracking import TrackingLogger
+import test_run_record as record
+from lit_gen.tracking.mlflow import TrackingLogger
 
-test_run_record.make_trainer = functools.partial(test_run_record.make_trainer, devices=2, strategy="ddp")
-folder = Path({folder!r})
-uri = "http://127.0.0.1:9" if {dead} else None
+record.make_trainer = functools.partial(record.make_trainer, devices=2, strategy="ddp")
+home = Path({home!r})
+record.run(home / "dead", loggers=[TrackingLogger(home / "dead", "http://127.0.0.1:9")])
 try:
-    test_run_record.run(folder, *([test_run_record.StopAt(1, RuntimeError("x"))] if {stop} else []),
-                        loggers=[TrackingLogger(folder, uri)])
+    stop = record.StopAt(1, RuntimeError("x"))
+    record.run(home / "fails", stop, loggers=[TrackingLogger(home / "fails")])
 except RuntimeError:
     sys.exit(7)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dead", "stop", "code"), [(True, False, 0), (False, True, 7)], ids=["no server", "fails"]
-)
-def test_two_processes_keep_one_record_and_end(tmp_path, dead, stop, code):
-    here = Path(__file__).resolve().parent
-    folder = tmp_path / "runs" / "a"
+def test_two_processes_keep_one_record_and_end_without_a_server_and_when_they_fail(tmp_path):
+    here, home = Path(__file__).resolve().parent, tmp_path / "runs"
     script = tmp_path / "two.py"
-    paths = [str(here), str(here.parent), str(here.parents[1])]
-    script.write_text(_TWO_PROCESSES.format(paths=paths, folder=str(folder), dead=dead, stop=stop))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_"))}
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+    script.write_text(
+        _TWO_PROCESSES.format(paths=[str(here), str(here.parent), str(here.parents[1])], home=str(home))
     )
-    assert done.returncode == code, done.stderr[-3000:]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["world_size"] == 2 and summary["status"] == ("FAILED" if stop else "FINISHED")
-    assert (summary["mlflow_run_id"] is None) == dead
-    lines = (folder / "metrics.csv").read_text().splitlines()
-    assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_"))}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 7, done.stderr[-3000:]
+    for name, status in (("dead", "FINISHED"), ("fails", "FAILED")):
+        summary = json.loads((home / name / "summary.json").read_text())
+        assert (summary["world_size"], summary["status"]) == (2, status)
+        assert (summary["mlflow_run_id"] is None) == (name == "dead")
+        lines = (home / name / "metrics.csv").read_text().splitlines()
+        assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))

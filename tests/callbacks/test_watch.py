@@ -1,22 +1,18 @@
-"""Gradient norms in closed form, a stop before a bad checkpoint, warnings of mode collapse."""
+"""Gradient norms in closed form, a stop before a bad checkpoint."""
 
 import functools
-import logging
 import math
 
 import pytest
 import torch
-from lightning import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
-from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
+from toys import SPEC, CopyingCheckpoints, make_data, make_trainer
 
-from callbacks.mode_collapse import ModeCollapse
 from callbacks.stability import Stability
-from callbacks.task_switch import check_stages, fit_stages
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Diverged, InputError, Phase, Turn
-from lit_gen.evaluation.scores import Score
 
 
 class Duel(LitGenerator):
@@ -82,7 +78,7 @@ def test_a_loss_that_leaves_the_numbers_stops_the_run_at_its_batch(tmp_path, val
     with pytest.raises(Diverged, match=rf"critic/loss is .*epoch 2, batch {batches + 2} of the run") as stop:
         fit_stages(trainer, model, data)
     assert str(tmp_path / "run" / "checkpoints" / "last.ckpt") in str(stop.value)
-    kept = torch.load(saver.folder / "last.ckpt", weights_only=True)
+    kept = torch.load(saver.place / "last.ckpt", weights_only=True)
     assert kept["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] == 1  # of the good epoch
 
 
@@ -93,62 +89,6 @@ def test_a_bad_weight_is_found_before_it_is_saved(tmp_path):
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-class Scorer(Callback):
-    """Says it scored this, one list after the other."""
-
-    def __init__(self, *passes):
-        self.passes, self.scores = list(passes), []
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        if self.passes:
-            values = self.passes.pop(0)
-            if values is not None:
-                self.scores = [Score(None, n, v, "x", "", "val", 9, 9, 0) for n, v in values.items()]
-
-
-def warnings_of(caplog, passes, watch=None):
-    model, data = ToyGenerator(), make_data(num_tasks=1)
-    model.phases = lambda task: (Phase.single("main", model.step, (model,), len(passes)),)
-    with caplog.at_level(logging.WARNING, "callbacks.mode_collapse"):
-        fit_stages(make_trainer(Scorer(*passes), watch or ModeCollapse()), model, data)
-    return [r.getMessage() for r in caplog.records if r.name == "callbacks.mode_collapse"]
-
-
-LOW = {"recall": 0.02, "precision": 0.8}
-FINE = {"recall": 0.5, "precision": 0.8}
-
-
-def test_low_recall_is_suspicious_at_two_scorings_running(caplog):
-    # No scoring in between does not count as one.
-    said = warnings_of(caplog, [LOW, FINE, LOW, None, LOW])
-    assert len(said) == 1
-    assert "after epoch 4: recall 0.02 with precision 0.80, at 2 scorings running" in said[0]
-
-
-def test_few_classes_are_named_at_once(caplog):
-    said = warnings_of(caplog, [{"classes_covered": 4, "class_coverage": 0.4}, {"class_coverage": 0.5}])
-    assert said == ["mode collapse is likely after epoch 0: images of 4 of 10 classes"]
-
-
-def test_no_class_at_all_is_said_too(caplog):
-    said = warnings_of(caplog, [{"classes_covered": 0, "class_coverage": 0.0}])
-    assert said == ["mode collapse is likely after epoch 0: images of 0 classes"]
-
-
-def test_suspicion_survives_a_resume(caplog):
-    before, after = ModeCollapse(), ModeCollapse()
-    assert not warnings_of(caplog, [LOW], before)
-    after.load_state_dict(before.state_dict())
-    assert len(warnings_of(caplog, [LOW], after)) == 1
-
-
-@pytest.mark.parametrize("make", [lambda: Stability(limit=0), lambda: ModeCollapse(recall=1.5)])
-def test_impossible_limits_are_refused(make):
-    with pytest.raises(InputError, match=r"callbacks\.(stability|mode_collapse)\."):
-        make()
-
-
-def test_synchronised_batch_norm_is_refused_on_a_cpu():
-    trainer = make_trainer(strategy="ddp", sync_batchnorm=True)
-    with pytest.raises(InputError, match="sync_batchnorm=true: torch has it for CUDA devices only"):
-        check_stages(trainer, ToyGenerator(), make_data(num_tasks=1))
+def test_impossible_limits_are_refused():
+    with pytest.raises(InputError, match="limit"):
+        Stability(limit=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -136,12 +137,12 @@ def test_given_images_are_denoised_under_their_own_names(runs, tmp_path):
     [
         ([], ["ckpt= is missing"]),
         (["ckpt=RUN"], ["what= is missing"]),
-        (["ckpt=RUN", "what=anomly"], ["what=anomly", "Did you mean anomaly?"]),
+        (["ckpt=RUN", "what=anomly"], ["what=anomly", "'anomaly'"]),
         (["ckpt=RUN", "what=probe", "neighbors=3"], ["neighbors=3", "Did you mean neighbours?"]),
         (["ckpt=RUN", "what=probe", "neighbours=0"], ["neighbours=0", "int > 0"]),
         (["ckpt=RUN", "what=map", "method=umap"], ["method=umap", "'pca', 'tsne'"]),
-        (["ckpt=RUN", "what=probe", "seed=x"], ["seed=x", "integer"]),
-        (["ckpt=RUN", "what=probe", "track=maybe"], ["track=maybe", "true or false"]),
+        (["ckpt=RUN", "what=probe", "seed=x"], ["seed=x", "int"]),
+        (["ckpt=RUN", "what=probe", "track=maybe"], ["track=maybe", "bool"]),
         (["ckpt=RUN", "what=probe", "in=x"], ["in=x", "what=denoise"]),
         (["ckpt=RUN", "what=probe", "model.beta=2"], ["model.beta=2", "belongs to the checkpoint"]),
         (["ckpt=RUN", "what=probe", "data.spec.siez=2"], ["data.spec.siez", "size"]),
@@ -195,8 +196,10 @@ def test_results_are_added_to_the_mlflow_run_of_the_training(tmp_path, monkeypat
     assert {"analysis/anomaly.json", "analysis/anomaly.png"} <= files
 
 
-def test_both_verbs_are_among_those_that_help_shows():
-    shown = verbs()
-    assert "what=NAME" in shown["analyse"] and "experiments=" in shown["compare"]
-    for what in USES:
-        assert f" {what} " in shown["analyse"]
+@pytest.mark.parametrize("what", USES)
+def test_a_use_says_what_it_does_and_which_options_it_takes(what, capsys):
+    assert f" {what}" in verbs()["analyse"]
+    assert main(["analyse", f"what={what}"]) == 0
+    said = capsys.readouterr().out
+    assert USES[what].__doc__.split(".")[0].split("\n")[0] in said
+    assert all(f"\n{field.name} " in said for field in dataclasses.fields(USES[what]))

@@ -101,8 +101,8 @@ def test_minutes_become_epochs_by_one_trial_of_each_experiment(tmp_path, pretend
         (["out=OUT", "experiments=vae_mnits"], ["vae_mnits", "Did you mean vae_mnist?"]),
         (["out=OUT", "experiments=,"], ["experiments= is empty"]),
         (["out=OUT", "experiments=vae_mnist", "seeds=a"], ["seeds=a"]),
-        (["out=OUT", "experiments=vae_mnist", "epochs=0"], ["epochs=0", "at least 1"]),
-        (["out=OUT", "experiments=vae_mnist", "minutes=0"], ["minutes=0", "above 0"]),
+        (["out=OUT", "experiments=vae_mnist", "epochs=0"], ["epochs=0", "int > 0"]),
+        (["out=OUT", "experiments=vae_mnist", "minutes=0"], ["minutes=0", "> 0"]),
         (["out=OUT", "experiments=vae_mnist", "minutes=1", "epochs=2"], ["either epochs= or minutes="]),
         (["out=OUT", "experiments=vae_mnist", "seed=1"], ["seed=1", "seeds="]),
         (["out=OUT", "experiments=vae_mnist", "epochs=1", "trainer.max_epochs=2"], ["trainer.max_epochs=2"]),
@@ -170,11 +170,11 @@ def test_experiments_are_trained_scored_and_tabulated(tmp_path, capsys):
         "trainer=cpu",
         "cpu_threads=1",
         "trainer.limit_train_batches=2",
-        "callbacks.quality.num_samples=32",
+        "judges.quality.num_samples=32",
     ]
     words += [
-        "callbacks.quality.metrics=[{_target_: lit_gen.metrics.neighbours.Neighbours, _partial_: true}]",
-        "callbacks.quality.floor=false",
+        "judges.quality.metrics=[{_target_: lit_gen.metrics.neighbours.Neighbours, _partial_: true}]",
+        "judges.quality.floor=false",
     ]
     occupied = tmp_path / "vae_digits_joint" / "seed-1"
     occupied.mkdir(parents=True)

@@ -26,9 +26,9 @@ CYCLEGAN = [
     "trainer=cpu",
     "trainer.max_epochs=1",
     "trainer.check_val_every_n_epoch=1",
-    "callbacks.translations.every_n_epochs=1",
-    "callbacks.translations.num_images=4",
-    "callbacks.quality.num_samples=64",
+    "callbacks.grid.every_n_epochs=1",
+    "callbacks.grid.num_images=4",
+    "judges.quality.num_samples=64",
     "checkpoint.min_seconds=0",
     "cpu_threads=1",
 ]
@@ -133,7 +133,7 @@ def test_a_model_of_another_kind_is_refused(pictures, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"to": "c"}, "to=c: the domains are a and b"),
+        ({"to": "c"}, "to=c: expected one of 'a', 'b'"),
         ({"to": None}, "to= is missing"),
         ({"ckpt": None}, "ckpt= is missing"),
         ({"in": "nowhere"}, "in=nowhere: there is no such folder"),
@@ -141,11 +141,8 @@ def test_a_model_of_another_kind_is_refused(pictures, tmp_path, capsys):
         ({"out": "{pictures}/notes.txt"}, "is a file; give the name of a folder"),
         ({"out": "{pictures}"}, "whose pictures would be mixed"),
         ({"out": "{pictures}/more/b"}, "whose pictures would be mixed"),
-        ({"overwrite": "yes"}, "overwrite=yes: expected true or false"),
-        (
-            {"two": "b"},
-            "two=b: lit-gen translate takes ckpt, in, out, to, overwrite, device. Did you mean to?",
-        ),
+        ({"overwrite": "some"}, "overwrite=some: expected bool"),
+        ({"two": "b"}, "two=b: the keys here are ckpt, in, out, to, overwrite, device. Did you mean to?"),
         ({"ckpt": "{empty}"}, "no checkpoint"),
     ],
 )

@@ -8,10 +8,10 @@ from lightning import Callback
 from multiband_toys import SHORT, batch_of, make_multiband, make_parts, ready, snapshot, task
 from toys import make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.multiband import Decay, Epochs
 from lit_gen.continual.multiband_local import CodePrior, MultibandLocal
 from lit_gen.continual.replay import GenerativeReplay
+from lit_gen.core.stages import fit_stages
 from lit_gen.losses.reconstruction import squared_error
 
 

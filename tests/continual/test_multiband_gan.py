@@ -11,10 +11,10 @@ from multiband_gan_toys import make_multiband_gan
 from multiband_toys import batch_of, snapshot, task
 from toys import SPEC, make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.cli import CONF
-from lit_gen.cli.compose import compose
+from lit_gen.cli.config import compose
 from lit_gen.continual.multiband_gan import Decay, Epochs
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import InputError
 from lit_gen.losses.adversarial import gradient_penalty
 
@@ -32,7 +32,14 @@ def equal(a, b):
 
 def test_the_published_nets_and_schedule_are_the_configs():
     model = compose(
-        "train", ["model=multiband_gan_conv", "data=mnist", "stream=split_classes", "stream.num_tasks=5"]
+        "train",
+        [
+            "model=multiband_gan",
+            "net=multiband_gan_conv",
+            "data=mnist",
+            "stream=split_classes",
+            "stream.num_tasks=5",
+        ],
     ).build("model")
     assert sum(p.numel() for p in model.generator.parameters()) == 716_798
     assert sum(p.numel() for p in model.generator.translator.parameters()) == 82_525
@@ -186,7 +193,7 @@ def test_evaluation_compares_scores_of_images_of_local_draws_and_of_samples():
         torch.manual_seed(2)
         terms = model.evaluate(batch)
         torch.manual_seed(2)
-        local, drawn = model.local.draw(batch.task), model.sample(16, task=batch.task)
+        local, drawn = model.local.generated(16, batch.task), model.sample(16, task=batch.task)
         real, local, drawn = (model.local.critic(image).mean() for image in (batch.image, local, drawn))
     torch.testing.assert_close(terms["gap"], real - local)
     torch.testing.assert_close(terms["critic"], local - real)
@@ -266,8 +273,7 @@ PRINTED = {
 
 
 def test_published_precision_and_recall_are_put_in_their_right_places():
-    found = {}
-    for file in (CONF / "paper").glob("multiband_gan_*.yaml"):
-        row = yaml.safe_load(file.read_text())["published"]
-        found[file.stem.removeprefix("multiband_gan_")] = row["fid"], row["prd_recall"], row["prd_precision"]
+    rows = yaml.safe_load((CONF / "paper" / "multiband_gan.yaml").read_text())["rows"]
+    published = {name: row["published"] for name, row in rows.items()}
+    found = {name: (row["fid"], row["prd_recall"], row["prd_precision"]) for name, row in published.items()}
     assert found == PRINTED

@@ -7,8 +7,8 @@ from multiband_gan_toys import make_multiband_gan
 from multiband_toys import batch_of
 from toys import make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.multiband_gan_inversion import FoundNoise, find_noise, mean_squared_error
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Task
 
 

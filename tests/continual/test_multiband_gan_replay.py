@@ -8,7 +8,7 @@ from multiband_gan_toys import make_multiband_gan
 from multiband_toys import batch_of, task
 from toys import make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
+from lit_gen.core.stages import fit_stages
 
 DATA = make_data(num_tasks=4)
 

@@ -8,8 +8,8 @@ from lightning import Callback
 from multiband_toys import batch_of, make_multiband, ready, snapshot, task
 from toys import make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.multiband_local import CodePrior
+from lit_gen.core.stages import fit_stages
 
 DATA = make_data(num_tasks=4)
 
@@ -104,7 +104,7 @@ def test_similarity_1_asks_for_no_images_and_changes_nothing():
 def test_replayed_targets_near_a_real_image_give_way_to_the_nearest():
     model = ready(2, similarity=0.9)
     real = batch_of(DATA, 2, 10)
-    model.look_around(task(2), [real])
+    model.look_around(task(2), lambda count: [real])
     looked = model._looked_at
     code, number = model.prior.draw_shared(40, 2)
     with torch.no_grad():

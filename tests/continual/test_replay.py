@@ -7,12 +7,13 @@ import functools
 import pytest
 import torch
 from torch import nn
-from toys import SPEC, ToyGenerator, make_data, make_trainer
+from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
-from lit_gen.continual.replay import GenerativeReplay
-from lit_gen.core.images import to_float
+from lit_gen.continual.replay import BLOCK, GenerativeReplay
+from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Phase, Turn
 from lit_gen.families.vae import VAE
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
@@ -21,12 +22,12 @@ from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 def make_vae(condition="none"):
     size = {"none": 0, "task": 2, "label": 4}[condition]
     return VAE(
+        SPEC,
         DenseEncoder(1, 8, 8, (16,), size),
         DenseDecoder(1, 8, 4, (16,), size),
         latent_size=4,
         condition=condition,
         condition_size=size,
-        spec=SPEC,
         optimizer=functools.partial(torch.optim.Adam, lr=1e-2),
     )
 
@@ -133,3 +134,69 @@ def test_the_learners_own_preparation_comes_after_the_replay():
     fit_stages(make_trainer(), replay, make_data(batch_size=16))
     half = len(sizes) // 2
     assert set(sizes[:half]) == {16} and set(sizes[half:]) == {24}
+
+
+# --- a pool
+
+
+def test_a_pool_is_what_the_teacher_draws_with_its_seeds():
+    replay, batch, _ = after_tasks(2, make_vae("label"), replay="pool", pool_size=350)
+    replay.pool_seed.fill_(5)
+    mixed = replay.with_replay(batch)
+    expected = []
+    for block, count in enumerate((BLOCK, 700 - BLOCK)):
+        with forked_rng(5, Use.REPLAY_POOL, 0, block, device=torch.device("cpu")):
+            task = torch.multinomial(replay.task_sizes[:2], count, replacement=True)
+            label = torch.multinomial(replay.label_counts[task], 1).squeeze(1)
+            expected.append((to_uint8(replay.teacher.net.sample(count, label=label)), label))
+    image, label = (torch.cat(parts) for parts in zip(*expected, strict=True))
+    assert torch.equal(mixed.image[16:], to_float(image[:16])) and torch.equal(mixed.label[16:], label[:16])
+    dealt = [replay.with_replay(batch) for _ in range(49)]
+    everything = torch.cat([mixed.image[16:], *(one.image[16:] for one in dealt)])
+    assert torch.equal(everything[:700], to_float(image)) and torch.equal(
+        everything[700:], to_float(image[:100])
+    )
+    assert mixed.index[16:].eq(-1).all() and mixed.task[16:].eq(-1).all()
+
+
+def test_neither_batch_size_nor_processes_change_a_pool_or_its_order(monkeypatch):
+    def dealt(sizes, world=1, rank=0):
+        torch.manual_seed(0)
+        replay, batch, _ = after_tasks(2, make_vae(), replay="pool", pool_size=600)
+        monkeypatch.setattr("lit_gen.continual.replay.processes", lambda: (world, rank))
+        # What the other process draws is added by torch.distributed.
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+        parts = [replay.with_replay(batch.map(lambda p, n=n: p[:n])).image[n:] for n in sizes]
+        return replay._pool.image, torch.cat(parts)
+
+    pool, order = dealt([16, 16])
+    other, small = dealt([8, 8, 16])
+    assert torch.equal(pool, other) and torch.equal(order, small)
+    (first, ours), (second, theirs) = dealt([8], 2, 0), dealt([8], 2, 1)
+    assert torch.equal(pool, first + second), "each draws blocks of its own"
+    assert torch.equal(ours, order[0:16:2]) and len(theirs) == 8
+
+
+def run_with_pool(folder, ckpt_path=None, refresh_every=None):
+    torch.manual_seed(0)
+    model = GenerativeReplay(ToyGenerator(), 3, replay="pool", pool_size=600, refresh_every=refresh_every)
+    calls, sample = [], model.teacher.net.sample
+    model.teacher.net.sample = lambda n, **given: calls.append(n) or sample(n, **given)
+    saver = CopyingCheckpoints(folder, every_seconds=0.0)
+    trainer, data = make_trainer(saver), make_data(num_tasks=3)
+    fit_stages(trainer, model, data, ckpt_path, lambda task: saver.save(trainer, task))
+    return model, calls
+
+
+@pytest.mark.parametrize("refresh_every", [None, 3])
+def test_a_pool_is_drawn_once_and_again_after_a_resume_to_the_same_bits(tmp_path, refresh_every):
+    whole, calls = run_with_pool(tmp_path / "whole", refresh_every=refresh_every)
+    # 600 images for one past task, 1,200 for two; of four epochs each, the fourth has a pool of its own.
+    times = 2 if refresh_every else 1
+    assert calls == [500, 100] * times + [500, 500, 200] * times
+    assert not any("_pool" in name and "image" in name for name in whole.state_dict())
+    for number in (5, 6, 11):
+        folder = tmp_path / f"resumed-{number}"
+        resumed, _ = run_with_pool(folder, tmp_path / "whole" / f"copy-{number:02d}.ckpt", refresh_every)
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, resumed.state_dict()[name]), f"{name} after copy {number}"

@@ -8,10 +8,10 @@ import torch
 from multiband_toys import make_parts
 from toys import SPEC, make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.multiband_local import MultibandLocal
 from lit_gen.continual.separate import SeparateModels
 from lit_gen.core.images import to_float
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Batch
 from lit_gen.families.vae import VAE
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
@@ -19,12 +19,12 @@ from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 def make_vae(condition, size):
     return VAE(
+        SPEC,
         DenseEncoder(1, 8, 8, (16,), size),
         DenseDecoder(1, 8, 4, (16,), size),
         latent_size=4,
         condition=condition,
         condition_size=size,
-        spec=SPEC,
         optimizer=functools.partial(torch.optim.Adam, lr=1e-2),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lit_gen.core.batch import Batch, ImageSpec, PairBatch
 from lit_gen.core.images import flip_some, grid, to_float, to_uint8
 
 
@@ -41,3 +42,14 @@ def test_a_grid_holds_every_image_in_reading_order():
     assert canvas.shape == (2 * 3 + 1, 3 * 3 + 1, 3)
     assert [int(canvas[1 + 3 * (i // 3), 1 + 3 * (i % 3), 0]) for i in range(5)] == [0, 1, 2, 3, 4]
     assert canvas[0].eq(255).all() and canvas[4:, 7:].eq(255).all()
+
+
+def test_specs_know_the_shape_of_an_item_and_its_doors():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    spec = ImageSpec(1, 16, 0)
+    assert spec.shape == (1, 16, 16) and spec.to_stored(spec.to_model(levels)).equal(levels)
+    assert spec.mismatch(levels) == "" and "16 x 15" in spec.mismatch(levels[..., :15])
+    half = Batch(levels, *torch.zeros(3, 1))
+    pair = PairBatch(half, half._replace(image=255 - levels)).ready().to("cpu")
+    assert pair.size == 1 and pair.target is pair.b.image and pair.a.image.allclose(-pair.b.image, atol=1e-6)
+    assert pair.map(torch.neg).b.image.equal(-pair.b.image)

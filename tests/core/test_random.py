@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_gen.core.random import forked_rng, mixed_seed, seed_generators
+from lit_gen.core.random import DataUse, Use, forked_rng, generator, mixed_seed, seed_generators
 
 CPU = torch.device("cpu")
 
@@ -25,6 +25,15 @@ def test_neighbouring_places_have_different_seeds():
 def test_the_seed_does_not_change_between_versions():
     """Runs of older versions can be repeated only as long as this holds."""
     assert mixed_seed(0, 1, 2, 3) == 7553135745386051338
+    assert generator(0, 1, 2).initial_seed() == 1535930435702422785
+    assert mixed_seed(0, Use.VALIDATE) == mixed_seed(0, 1)
+
+
+def test_no_two_uses_of_the_seed_share_their_draws():
+    for uses in (Use, DataUse):
+        assert len(uses.__members__) == len({*uses}), "two names have one number"
+    draws = {int(torch.randint(2**62, (1,), generator=generator(a, b))) for a in range(5) for b in range(5)}
+    assert len(draws) == 25
 
 
 def test_a_fork_leaves_no_trace():

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.binarize import BinaryImages
-from datamodules.digits import DigitsData
+from datamodules.digits import Digits
 from datamodules.domains import RotatedData
 from datamodules.mixed import MixedData
 from datamodules.synthetic import SyntheticData
@@ -28,7 +28,7 @@ def stream(num_tasks=2, **settings):
 
 
 def digits(num_tasks=1, **settings):
-    data = DigitsData(spec=ImageSpec(1, 8, 10), split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
+    data = Digits(spec=ImageSpec(1, 8, 10), split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
     data.setup()
     return data
 
@@ -166,7 +166,7 @@ def test_a_resumed_fit_draws_as_if_it_had_not_been_stopped(tmp_path, setting):
 
 
 def test_transformed_and_mixed_data_are_binarised_after_all_else():
-    source = DigitsData(spec=ImageSpec(1, 8, 10), split=NoSplit())
+    source = Digits(spec=ImageSpec(1, 8, 10), split=NoSplit())
     settings = {"spec": ImageSpec(1, 8, 10), "split": NoSplit(), "binarize": "threshold"}
     turned = RotatedData(source=source, num_domains=2, **settings)
     mixed = MixedData(parts=[source, source], share_labels=True, **settings)
@@ -177,5 +177,5 @@ def test_transformed_and_mixed_data_are_binarised_after_all_else():
 
 
 def test_other_words_are_refused():
-    with pytest.raises(InputError, match=r"data\.binarize=half"):
+    with pytest.raises(InputError, match="binarize=half"):
         stream(binarize="half")

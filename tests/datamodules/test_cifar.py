@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from datamodules.cifar import CIFAR10Data, CIFAR100Data
+from datamodules.cifar import CIFAR10, CIFAR100
 from datamodules.tasks import NoSplit
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -21,7 +21,7 @@ def write_pickle(path, pixels, labels, key="labels"):
 
 
 def cifar10(root, **settings):
-    return CIFAR10Data(root=str(root), spec=ImageSpec(3, 32, 10), split=NoSplit(), download=False, **settings)
+    return CIFAR10(root=str(root), spec=ImageSpec(3, 32, 10), split=NoSplit(), download=False, **settings)
 
 
 def write_cifar10(root):
@@ -68,7 +68,7 @@ def test_cifar100_uses_the_fine_labels(tmp_path, binary):
     else:
         for name in ("train", "test"):
             write_pickle(tmp_path / "cifar-100-python" / name, pixels, fine, "fine_labels")
-    data = CIFAR100Data(root=str(tmp_path), spec=ImageSpec(3, 32, 100), split=NoSplit(), download=False)
+    data = CIFAR100(root=str(tmp_path), spec=ImageSpec(3, 32, 100), split=NoSplit(), download=False)
     data.prepare_data()
     assert data.read("train").label.tolist() == fine.tolist()
     assert data.read("test").image.flatten(1).numpy().tolist() == pixels.tolist()

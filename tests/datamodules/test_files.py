@@ -4,9 +4,10 @@ import struct
 import numpy as np
 import pytest
 import torch
+import torchvision.datasets
 
-from datamodules.files import fetch, missing_files, padded, read_idx
-from datamodules.mnist import FashionMNISTData, MNISTData
+from datamodules.files import padded, read_idx
+from datamodules.mnist import MNIST, FashionMNIST
 from datamodules.tasks import ClassSplit
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -55,26 +56,24 @@ def test_a_missing_file_is_named_with_its_folder(tmp_path):
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_failed_download_names_the_files_and_where_they_belong(tmp_path):
-    def unreachable():
+def test_a_failed_download_names_the_files_and_where_they_belong(tmp_path, monkeypatch):
+    def unreachable(*args: object, **rest: object):
         raise OSError("no route to host")
 
-    folder = tmp_path / "MNIST" / "raw"
+    monkeypatch.setattr(torchvision.datasets, "MNIST", unreachable)
     with pytest.raises(InputError, match="no route to host") as caught:
-        fetch("MNIST", tmp_path, folder, ["a.gz", "b.gz"], unreachable)
-    assert "a.gz, b.gz" in str(caught.value) and str(folder) in str(caught.value)
+        MNIST(tmp_path).prepare_data()
+    assert "train-images-idx3-ubyte, train-labels" in str(caught.value)
+    assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
 
 
-def test_nothing_is_downloaded_when_files_are_there_or_downloads_are_off(tmp_path):
-    def never():
-        raise AssertionError("downloaded")
-
-    (tmp_path / "one.gz").touch()
-    (tmp_path / "two").touch()
-    assert missing_files(tmp_path, ["one", "two"]) == []
-    fetch("MNIST", tmp_path, tmp_path, [], never)
+def test_nothing_is_downloaded_when_files_are_there_or_downloads_are_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *_, **rest: pytest.fail("downloaded"))
     with pytest.raises(InputError, match=r"data\.download=false"):
-        fetch("MNIST", tmp_path, tmp_path, ["three"], None)
+        MNIST(tmp_path, download=False).prepare_data()
+    write_mnist(tmp_path)
+    assert MNIST(tmp_path).missing() == []
+    assert MNIST(tmp_path).dataset("train")[3].image.shape == (1, 28, 28), "without a Trainer, or a setup"
 
 
 def test_padding_keeps_the_picture_in_the_middle():
@@ -94,7 +93,7 @@ def write_mnist(root, name="MNIST", num_test_labels=4):
         (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(packed)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(MNISTData, "MNIST"), (FashionMNISTData, "FashionMNIST")])
+@pytest.mark.parametrize(("kind", "name"), [(MNIST, "MNIST"), (FashionMNIST, "FashionMNIST")])
 def test_mnist_is_read_in_its_official_layout(tmp_path, kind, name):
     write_mnist(tmp_path, name)
     data = kind(root=str(tmp_path), spec=ImageSpec(1, 32, 4), split=ClassSplit(2), num_tasks=2)
@@ -107,6 +106,6 @@ def test_mnist_is_read_in_its_official_layout(tmp_path, kind, name):
 
 def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path):
     write_mnist(tmp_path, num_test_labels=3)
-    data = MNISTData(root=str(tmp_path), spec=ImageSpec(1, 28, 4), split=ClassSplit(2), num_tasks=2)
+    data = MNIST(root=str(tmp_path), spec=ImageSpec(1, 28, 4), split=ClassSplit(2), num_tasks=2)
     with pytest.raises(InputError, match="4 images, but 3 labels"):
         data.setup()

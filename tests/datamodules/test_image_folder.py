@@ -8,7 +8,7 @@ from PIL import Image
 
 from datamodules import image_cache
 from datamodules.image_cache import Decoding, cached_images, decode
-from datamodules.image_folder import ImageFolderData
+from datamodules.image_folder import ImageFolder
 from datamodules.tasks import ClassSplit, NoSplit
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -32,7 +32,7 @@ def two_classes(root, splits=("train", "test")):
 
 def folder(root, channels=3, num_classes=2, **settings):
     settings = {"split": NoSplit()} | settings
-    return ImageFolderData(root=str(root), spec=ImageSpec(channels, 8, num_classes), **settings)
+    return ImageFolder(root=str(root), spec=ImageSpec(channels, 8, num_classes), **settings)
 
 
 def test_pictures_of_the_asked_size_are_kept_to_the_last_bit(tmp_path):
@@ -153,7 +153,7 @@ def test_pictures_without_classes_have_no_labels(tmp_path):
     ("settings", "words"),
     [
         ({"num_classes": 3}, r"2 class folders \(cat, dog\).*data.spec.num_classes=2"),
-        ({"channels": 2}, "data.spec.channels=2"),
+        ({"channels": 2}, "spec.channels=2"),
     ],
 )
 def test_a_spec_that_does_not_fit_is_refused(tmp_path, settings, words):

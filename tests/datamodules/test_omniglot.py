@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.omniglot import OmniglotData
+from datamodules.omniglot import Omniglot
 from datamodules.tasks import ClassSplit
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -24,7 +24,7 @@ def write(root):
 def omniglot(root, **settings):
     settings = {"validation": "fraction", "split": ClassSplit(2, drop_rest=True), "num_tasks": 2} | settings
     spec = settings.pop("spec", ImageSpec(1, 28, NUM_CHARACTERS))
-    data = OmniglotData(root=str(root), spec=spec, download=False, **settings)
+    data = Omniglot(root=str(root), spec=spec, download=False, **settings)
     data.prepare_data()
     data.setup()
     return data

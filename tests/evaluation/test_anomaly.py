@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from analysis_toys import FirstPixels, make_subject, test_images
+from analysis_toys import FirstPixels, make_context, test_images
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.uses.anomaly import Anomaly, never_trained_on, roc_auc
@@ -40,27 +40,27 @@ def test_a_model_that_cannot_draw_a_class_finds_it_strange(held_out, auc):
     """Ten images of each class. Images of class 2 have an error and all others none: held out itself it wins
     every pair. Class 1 ties with 20 others (half a win each) and loses to 10; both together win or tie.
     """
-    subject = make_subject(KnowsClasses(2))
-    found = Anomaly(held_out=held_out)(subject)
+    context = make_context(KnowsClasses(2))
+    found = Anomaly(held_out=held_out)(context)
     assert found.table[0]["auc"] == pytest.approx(auc)
     scores = torch.tensor([row["score"] for row in found.rows])
     label = torch.tensor([row["label"] for row in found.rows])
     assert [row["index"] for row in found.rows] == [*range(40)]
-    expected = test_images(subject).square().flatten(1).mean(1) / 4 * (label == 2)
+    expected = test_images(context).square().flatten(1).mean(1) / 4 * (label == 2)
     torch.testing.assert_close(scores, expected)
 
 
 def test_several_classes_have_a_row_together_and_one_each():
-    table = Anomaly(held_out=[2, 1])(make_subject(KnowsClasses(2))).table
+    table = Anomaly(held_out=[2, 1])(make_context(KnowsClasses(2))).table
     assert [row["held_out"] for row in table] == ["1 2", "1", "2"]
     assert [row["images"] for row in table] == [20, 10, 10] and {row["others"] for row in table} == {20}
     assert [row["auc"] for row in table] == [0.75, 0.5, 1.0]
 
 
 def test_classes_that_were_left_out_of_training_are_held_out_by_themselves():
-    subject = make_subject(KnowsClasses(3), without_classes=[3])
-    assert never_trained_on(subject, [0, 1, 2, 3]) == [3]
-    (row,) = Anomaly()(subject).table
+    context = make_context(KnowsClasses(3), without_classes=[3])
+    assert never_trained_on(context, [0, 1, 2, 3]) == [3]
+    (row,) = Anomaly()(context).table
     assert row["held_out"] == "3" and row["auc"] == 1.0 and row["images"] == 10
 
 
@@ -70,11 +70,11 @@ class KnowsHowLikely(FirstPixels):
 
 
 def test_the_score_can_be_minus_the_log_likelihood():
-    found = Anomaly(held_out=3, score="likelihood", draws=7)(make_subject(KnowsHowLikely()))
+    found = Anomaly(held_out=3, score="likelihood", draws=7)(make_context(KnowsHowLikely()))
     assert [row["score"] for row in found.rows[:4]] == [0.0, 7.0, 14.0, 21.0]
     assert found.table[0]["auc"] == 1.0
     with pytest.raises(InputError, match=r"does not promise Likelihood \(log_likelihood\)"):
-        Anomaly(held_out=3, score="likelihood")(make_subject())
+        Anomaly(held_out=3, score="likelihood")(make_context())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_score_can_be_minus_the_log_likelihood():
 )
 def test_impossible_classes_to_hold_out_are_refused(held_out, said):
     with pytest.raises(InputError, match=said):
-        Anomaly(held_out=held_out)(make_subject())
+        Anomaly(held_out=held_out)(make_context())
 
 
 def test_a_diverged_model_is_named():
@@ -96,4 +96,4 @@ def test_a_diverged_model_is_named():
             return batch.image * float("nan")
 
     with pytest.raises(InputError, match="diverged"):
-        Anomaly(held_out=1)(make_subject(Diverged()))
+        Anomaly(held_out=1)(make_context(Diverged()))

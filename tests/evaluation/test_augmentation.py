@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from analysis_toys import SPEC, FirstPixels, OnlySamples, make_subject
+from analysis_toys import SPEC, FirstPixels, OnlySamples, make_context
 from torch import nn
 
 from lit_gen.core.module import LitModel
@@ -29,7 +29,7 @@ class Recording(LitModel):
         return self.net(image)
 
 
-def asked(subject, **settings):
+def asked(context, **settings):
     """The findings and all classifiers that were made."""
     made = []
 
@@ -38,7 +38,7 @@ def asked(subject, **settings):
         return made[-1]
 
     found = Augmentation(**({"n": 12, "generated": 50, "steps": 9, "batch_size": 8} | settings))(
-        subject, make
+        context, make
     )
     return found, made
 
@@ -48,7 +48,7 @@ def images_of(classifier):
 
 
 def test_three_training_sets_get_equal_steps_and_equal_first_weights():
-    found, made = asked(make_subject(), repeats=2)
+    found, made = asked(make_context(), repeats=2)
     assert [(row["repeat"], row["train_on"], row["images"]) for row in found.rows] == [
         (repeat, name, count)
         for repeat in (0, 1)
@@ -62,7 +62,7 @@ def test_three_training_sets_get_equal_steps_and_equal_first_weights():
 
 
 def test_generated_images_are_of_the_classes_they_were_asked_for():
-    _, (real, _, generated) = asked(make_subject(), repeats=1)
+    _, (real, _, generated) = asked(make_context(), repeats=1)
     levels = images_of(generated).flatten(1)
     label = torch.cat([batch.label for batch, _ in generated.batches])
     # A class is one grey level, in 8 bits.
@@ -72,29 +72,29 @@ def test_generated_images_are_of_the_classes_they_were_asked_for():
 
 
 def test_the_table_has_mean_and_standard_deviation_over_repeats():
-    found, _ = asked(make_subject(), repeats=3)
+    found, _ = asked(make_context(), repeats=3)
     for row in found.table:
         values = [r["accuracy"] for r in found.rows if r["train_on"] == row["train_on"]]
         assert row["accuracy"] == pytest.approx(sum(values) / 3)
         assert row["std"] == pytest.approx(torch.tensor(values, dtype=torch.float64).std().item())
-    again, _ = asked(make_subject(), repeats=3)
+    again, _ = asked(make_context(), repeats=3)
     assert again == found
-    other, _ = asked(make_subject(seed=1), repeats=3)
+    other, _ = asked(make_context(seed=1), repeats=3)
     assert other.rows != found.rows
 
 
 def test_images_whose_label_is_hidden_are_not_taken():
-    _, made = asked(make_subject(labelled_share=0.25), n=1000, repeats=1)
+    _, made = asked(make_context(labelled_share=0.25), n=1000, repeats=1)
     real = made[0]
     assert len(images_of(real).flatten(1).unique(dim=0)) == 24  # a quarter of 96
     with pytest.raises(InputError, match="none of its training images has a class"):
-        asked(make_subject(labelled_share=0.0))
+        asked(make_context(labelled_share=0.0))
 
 
 def test_a_model_without_a_condition_on_the_label_is_refused():
     with pytest.raises(InputError, match="without the condition on the label"):
-        asked(make_subject(OnlySamples()))
+        asked(make_context(OnlySamples()))
     unconditional = FirstPixels()
     unconditional.conditions = frozenset()
     with pytest.raises(InputError, match=r"model\.condition=label"):
-        asked(make_subject(unconditional))
+        asked(make_context(unconditional))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from analysis_toys import FirstPixels, OnlySamples, make_subject, test_images
+from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
 from sklearn.metrics import pairwise_distances
 
 from lit_gen.core.types import InputError
@@ -53,20 +53,20 @@ def test_a_dimension_that_a_model_does_not_use_does_not_disturb_the_neighbours()
 
 
 def test_a_probe_looks_at_known_classes_of_labelled_images_only():
-    subject = make_subject(without_classes=[1], labelled_share=0.5)
-    (row,) = Probe()(subject).table
+    context = make_context(without_classes=[1], labelled_share=0.5)
+    (row,) = Probe()(context).table
     assert row["train_codes"] == 36  # half of 3 x 24
     assert row["test_codes"] == 30 and row["latent_size"] == 6
     assert 0 <= row["linear_accuracy"] <= 1
-    assert Probe(n=10)(make_subject()).table[0]["train_codes"] == 10
+    assert Probe(n=10)(make_context()).table[0]["train_codes"] == 10
     with pytest.raises(InputError, match=r"Encodes \(encode\)"):
-        Probe()(make_subject(OnlySamples()))
+        Probe()(make_context(OnlySamples()))
 
 
 def test_the_map_is_the_two_axes_of_largest_variance():
-    subject = make_subject()
-    found = CodeMap(n=40)(subject)
-    code = test_images(subject).flatten(1)[:, :6].double()
+    context = make_context()
+    found = CodeMap(n=40)(context)
+    code = test_images(context).flatten(1)[:, :6].double()
     values = torch.linalg.svdvals(code - code.mean(0)).square()
     place = torch.tensor([[row["x"], row["y"]] for row in found.rows])
     torch.testing.assert_close(place.double().square().sum(0), values[:2], rtol=1e-5, atol=1e-6)
@@ -76,20 +76,20 @@ def test_the_map_is_the_two_axes_of_largest_variance():
 
 
 def test_t_sne_is_the_same_for_the_same_seed():
-    found = [CodeMap(method="tsne", n=24)(make_subject()) for _ in range(2)]
+    found = [CodeMap(method="tsne", n=24)(make_context()) for _ in range(2)]
     assert found[0].rows == found[1].rows and len(found[0].rows) == 24
     assert math.isfinite(found[0].table[0]["kl_divergence"])
 
 
 def test_a_map_of_codes_with_one_dimension_is_refused():
     with pytest.raises(InputError, match="1 dimensions"):
-        CodeMap()(make_subject(FirstPixels(latent_size=1)))
+        CodeMap()(make_context(FirstPixels(latent_size=1)))
 
 
 def test_distortion_falls_with_the_size_of_the_code_as_by_hand():
-    subjects = [make_subject(FirstPixels(size), name=f"z{size}") for size in (16, 4, 64)]
-    found = Compression()(subjects)
-    image = test_images(subjects[0]).flatten(1)
+    contexts = [make_context(FirstPixels(size), name=f"z{size}") for size in (16, 4, 64)]
+    found = Compression()(contexts)
+    image = test_images(contexts[0]).flatten(1)
     assert [row["run"] for row in found.table] == ["z4", "z16", "z64"]
     assert [row["ratio"] for row in found.table] == [16.0, 4.0, 1.0]
     for row in found.table:

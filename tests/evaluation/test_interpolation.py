@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from analysis_toys import FirstPixels, OnlySamples, make_subject, test_images
+from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.plots import strips
@@ -45,11 +45,11 @@ def test_codes_without_an_arc_between_them_are_joined_by_a_line(second):
 
 
 def test_a_strip_shows_both_images_and_the_decoded_codes_between_them():
-    subject = make_subject()
-    found = Interpolation(pairs=1, steps=2, way="linear")(subject)
-    chosen = subject.choose(40, 2)
-    image = test_images(subject)[chosen]
-    ends = subject.model.decode(image.flatten(1)[:, :6], label=chosen)
+    context = make_context()
+    found = Interpolation(pairs=1, steps=2, way="linear")(context)
+    chosen = context.choose(40, 2)
+    image = test_images(context)[chosen]
+    ends = context.model.decode(image.flatten(1)[:, :6], label=chosen)
     expected = strips([torch.cat([image[:1], ends, image[1:]])])
     assert found.picture.equal(expected)
     # One step from end to end: the squared error between both decoded ends, pixels counted from 0 to 1.
@@ -59,14 +59,14 @@ def test_a_strip_shows_both_images_and_the_decoded_codes_between_them():
 
 
 def test_a_conditional_model_is_told_the_label_of_the_nearer_end():
-    subject = make_subject()
-    Interpolation(pairs=1, steps=5, way="spherical")(subject)
-    first, second = (int(place) % 4 for place in subject.choose(40, 2))  # label of a synthetic image
-    assert subject.model.told == [[first, first, second, second, second]]
+    context = make_context()
+    Interpolation(pairs=1, steps=5, way="spherical")(context)
+    first, second = (int(place) % 4 for place in context.choose(40, 2))  # label of a synthetic image
+    assert context.model.told == [[first, first, second, second, second]]
 
 
 def test_both_ways_of_a_pair_stand_one_below_the_other():
-    found = Interpolation(pairs=3, steps=4)(make_subject())
+    found = Interpolation(pairs=3, steps=4)(make_context())
     assert [row["way"] for row in found.table] == ["linear", "spherical"]
     cell = 24 + 1
     assert found.picture.shape == (6 * cell + 1, 6 * cell + 1, 1)
@@ -84,29 +84,29 @@ def test_moving_one_dimension_leaves_the_others_and_passes_through_the_code():
 
 
 def test_a_traversal_moves_each_dimension_by_its_own_standard_deviation():
-    subject = make_subject()
-    found = Traversal(image=3, dimensions=4, width=2.0, steps=3)(subject)
-    image = test_images(subject)
+    context = make_context()
+    found = Traversal(image=3, dimensions=4, width=2.0, steps=3)(context)
+    image = test_images(context)
     std = image.flatten(1)[:, :4].std(0)
     assert [row["dimension"] for row in found.table] == [0, 1, 2, 3]
     for row, value in zip(found.table, std.tolist(), strict=True):
         assert row["std"] == pytest.approx(value, rel=1e-5)
         # One of 64 pixels differs by four standard deviations, two in a range of 1.
         assert row["change"] == pytest.approx((4 * value) ** 2 / 4 / 64, rel=1e-4)
-    middle = subject.model.decode(image[3:4].flatten(1)[:, :6], label=torch.tensor([3]))
+    middle = context.model.decode(image[3:4].flatten(1)[:, :6], label=torch.tensor([3]))
     cell = 24 + 1
     for row in range(4):
         shown = found.picture[row * cell : row * cell + cell + 1, cell : 2 * cell + 1]
         assert shown.equal(strips([middle]))
-    assert all(told == [3, 3, 3] for told in subject.model.told[:4])
+    assert all(told == [3, 3, 3] for told in context.model.told[:4])
 
 
 def test_there_are_not_more_dimensions_than_the_code_has():
-    assert len(Traversal(dimensions=99)(make_subject(FirstPixels(latent_size=3))).table) == 3
+    assert len(Traversal(dimensions=99)(make_context(FirstPixels(latent_size=3))).table) == 3
 
 
 def test_what_cannot_be_shown_is_refused():
     with pytest.raises(InputError, match=r"OnlySamples does not promise HasCodes \(encode and decode\)"):
-        Interpolation()(make_subject(OnlySamples()))
+        Interpolation()(make_context(OnlySamples()))
     with pytest.raises(InputError, match="image=40: there are test images 0 to 39"):
-        Traversal(image=40)(make_subject())
+        Traversal(image=40)(make_context())

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from analysis_toys import SPEC, make_subject
+from analysis_toys import SPEC, make_context
 
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import NoSplit
@@ -15,7 +15,7 @@ from datamodules.unpaired import UnpairedData
 from lit_gen.core.images import to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError
-from lit_gen.evaluation.subject import Subject
+from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.uses.translation import Translation
 from lit_gen.metrics.features import FeatureExtractor
 from lit_gen.metrics.frechet import FrechetDistance
@@ -50,24 +50,24 @@ class FirstFeatures(FeatureExtractor):
         return features, None if self.patterns is None else -torch.cdist(flat, self.patterns)
 
 
-def subject(model, noise=5.0) -> Subject:
+def context(model, noise=5.0) -> Context:
     """Domain b holds negatives of images like those of a."""
     source = {"spec": SPEC, "split": NoSplit(), "num_images": 40, "num_test_images": 40, "noise": noise}
     data = UnpairedData(
         a=SyntheticData(**source), b=SyntheticData(seed=1, **source), spec=SPEC, b_looks=["invert"]
     )
     data.setup()
-    return Subject("toy", "toy", model.eval(), data, num_seen=1, batch_size=16)
+    return Context(model.eval(), data, 1, "toy", "toy", batch_size=16)
 
 
 def patterns() -> torch.Tensor:
     """[4, 64]: the mean image of each class of domain a."""
-    batch = subject(Inverts()).data.dataset("test", [0])[torch.arange(40)].a
+    batch = context(Inverts()).data.dataset("test", [0])[torch.arange(40)].a
     return torch.stack([batch.image[batch.label == k].float().flatten(1).mean(0) for k in range(4)])
 
 
 def test_an_exact_translation_keeps_content_and_reaches_the_style():
-    toy = subject(Inverts())
+    toy = context(Inverts())
     found = Translation(columns=5)(toy, FirstFeatures(patterns()))
     there, back = found.table
     assert (there["way"], back["way"]) == ("a to b", "b to a") and there["images"] == 40
@@ -85,7 +85,7 @@ def test_an_exact_translation_keeps_content_and_reaches_the_style():
 
 
 def test_a_translation_that_does_nothing_keeps_content_but_reaches_no_style():
-    found = Translation(n=30, columns=5)(subject(Inverts(1.0)), FirstFeatures(patterns()))
+    found = Translation(n=30, columns=5)(context(Inverts(1.0)), FirstFeatures(patterns()))
     for row in found.table:
         assert row["accuracy_after"] == row["accuracy_before"]
         assert row["fid_after"] == pytest.approx(row["fid_before"], rel=1e-6) and row["images"] == 30
@@ -94,7 +94,7 @@ def test_a_translation_that_does_nothing_keeps_content_but_reaches_no_style():
 
 
 def test_the_picture_shows_images_translations_and_those_translated_back():
-    toy = subject(Inverts())
+    toy = context(Inverts())
     picture = Translation(columns=3)(toy, FirstFeatures()).picture
     batch = toy.data.dataset("test", [0])[torch.arange(3)]
     assert set(toy.model.asked) == {"a", "b"}
@@ -109,12 +109,12 @@ def test_the_picture_shows_images_translations_and_those_translated_back():
 
 
 def test_an_extractor_without_classes_says_nothing_of_content():
-    row = Translation()(subject(Inverts()), FirstFeatures()).table[0]
+    row = Translation()(context(Inverts()), FirstFeatures()).table[0]
     assert math.isnan(row["accuracy_before"]) and math.isfinite(row["fid_after"])
 
 
 def test_models_that_do_not_translate_and_data_of_one_domain_are_refused():
     with pytest.raises(InputError, match="FirstPixels does not promise Translates"):
-        Translation()(make_subject(), FirstFeatures())
+        Translation()(make_context(), FirstFeatures())
     with pytest.raises(InputError, match="its data has one domain only"):
-        Translation()(make_subject(Inverts()), FirstFeatures())
+        Translation()(make_context(Inverts()), FirstFeatures())

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from toys import SPEC, CopyingCheckpoints, make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
 from lit_gen.continual.replay import GenerativeReplay
 from lit_gen.core.images import to_float
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Batch
 from lit_gen.families.autoencoder import Autoencoder
 from lit_gen.losses.activity import AbsoluteActivity
@@ -88,7 +84,7 @@ def test_a_denoising_one_sees_corrupted_images_and_aims_at_clean_ones():
     ids=["k-sparse", "sigmoid"],
 )
 def test_codes_are_drawn_before_the_activation_so_that_drawn_codes_are_valid(activation, is_valid):
-    model, batch = make(latent_size=6, prior="gaussian", activation=activation), batch_of(30)
+    model, batch = make(latent_size=6, ex_post="gaussian", activation=activation), batch_of(30)
     (_, phase), seen = model.phases(None), []
     phase.begin(None)
     with torch.no_grad():
@@ -121,7 +117,7 @@ def codes_of(model, data, task):
 
 
 def test_a_run_ends_with_the_density_of_the_last_tasks_codes(tmp_path):
-    model, data = run(tmp_path, make(prior="gaussian"))
+    model, data = run(tmp_path, make(ex_post="gaussian"))
     codes = codes_of(model, data, task=1)
     assert int(model.density.num_fitted) == len(codes) == data.tasks[1].num_images
     torch.testing.assert_close(model.density.means[0], codes.mean(0), rtol=1e-4, atol=1e-5)
@@ -131,58 +127,20 @@ def test_a_run_ends_with_the_density_of_the_last_tasks_codes(tmp_path):
 
 
 def test_resuming_from_any_checkpoint_restores_or_repeats_the_fit_exactly(tmp_path):
-    whole, _ = run(tmp_path / "whole", make(prior="mixture", num_components=3))
+    whole, _ = run(tmp_path / "whole", make(ex_post="mixture", num_components=3))
     copies = sorted((tmp_path / "whole").glob("copy-*.ckpt"))
     assert len(copies) == 4  # one epoch and the end of each task
     for copy in copies:
-        resumed, _ = run(tmp_path / copy.stem, make(prior="mixture", num_components=3), copy)
+        resumed, _ = run(tmp_path / copy.stem, make(ex_post="mixture", num_components=3), copy)
         for name, value in whole.state_dict().items():
             assert torch.equal(value, resumed.state_dict()[name]), f"{name} after {copy.name}"
 
 
 def test_generative_replay_fits_the_density_to_replayed_images_too(tmp_path):
-    learner = make(prior="gaussian")
+    learner = make(ex_post="gaussian")
     model, data = run(tmp_path, GenerativeReplay(learner, num_tasks=2))
     # Half an image is replayed for each of the second task's.
     batches = data.predict_dataloader()
     replayed = sum(len(batch.image) // 2 for batch in batches)
     assert int(learner.density.num_fitted) == data.tasks[1].num_images + replayed
     assert int(model.teacher.net.density.num_fitted) == data.tasks[0].num_images
-
-
-@pytest.mark.slow
-def test_two_processes_fit_the_density_that_one_would(tmp_path):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, __file__, str(tmp_path)], check=True, timeout=300, env=environment)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-    # The same weights in one process: the density alone is fitted again.
-    alone = make(prior="mixture", num_components=3)
-    alone.load_state_dict(first)
-    alone.density.num_fitted.zero_()
-    fit_stages(make_trainer(), _density_only(alone), make_data(num_tasks=1, batch_size=7))
-    assert int(alone.density.num_fitted) == 160
-    for name, value in first.items():
-        torch.testing.assert_close(alone.state_dict()[name], value, rtol=1e-3, atol=1e-4)
-
-
-def _density_only(model):
-    # Lightning's place of the phase among the others seeds its end.
-    train, density = model.phases(None)
-    model.phases = lambda task: (train.__class__.single("nothing", lambda batch, done: {}, ()), density)
-    return model
-
-
-def _train(folder: Path) -> None:
-    """What each of two processes runs; Lightning starts the second one."""
-    model = make(prior="mixture", num_components=3)
-    trainer = make_trainer(devices=2, strategy="ddp", limit_val_batches=0)
-    # 80 images each, in batches of 8 and 7.
-    fit_stages(trainer, model, make_data(num_tasks=1, batch_size=9))
-    torch.save(model.state_dict(), folder / f"{trainer.global_rank}.pt")
-    trainer.strategy.barrier()
-
-
-if __name__ == "__main__":
-    _train(Path(sys.argv[1]))

@@ -22,9 +22,7 @@ class Net(nn.Module):
 
 
 def make(shift=0):
-    return Classifier(
-        Net(), shift, spec=ImageSpec(1, 4, 3), optimizer=functools.partial(torch.optim.SGD, lr=0.1)
-    )
+    return Classifier(ImageSpec(1, 4, 3), Net(), shift, optimizer=functools.partial(torch.optim.SGD, lr=0.1))
 
 
 def test_unlabelled_images_do_not_count():

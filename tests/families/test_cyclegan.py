@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from toys import SPEC, CopyingCheckpoints, make_trainer
 
-from callbacks.task_switch import fit_stages
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import NoSplit
 from datamodules.unpaired import UnpairedData
 from lit_gen.cli.threads import _steps_per_second
 from lit_gen.core.images import to_float
 from lit_gen.core.schedules import LinearDecay
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import PairBatch, Task, Translates
 from lit_gen.families.cyclegan import CycleGAN, fooling_error, pixel_distance
 from lit_gen.nets.cyclegan import PatchCritic, ResnetGenerator

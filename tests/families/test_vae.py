@@ -73,15 +73,15 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
     scales = torch.tensor([2.0, 1.5, 0.5, 0.3])
     data = torch.randn(4000, 4) * scales
     vae = make()
-    optimizer = torch.optim.Adam(vae.parameters(), lr=2e-2)
-    for step in range(1500):
-        image = data[torch.randint(0, 4000, (500,))].view(-1, 1, 2, 2)
-        loss = vae.step(Batch(image, *[torch.zeros(500, dtype=torch.long)] * 3), 1.0)["loss"]
+    optimizer = torch.optim.Adam(vae.parameters(), lr=5e-2)
+    for step in range(500):
+        image = data[torch.randint(0, 4000, (200,))].view(-1, 1, 2, 2)
+        loss = vae.step(Batch(image, *[torch.zeros(200, dtype=torch.long)] * 3), 1.0)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step == 1000:
-            optimizer.param_groups[0]["lr"] = 2e-3
+        if step == 350:
+            optimizer.param_groups[0]["lr"] = 5e-3
     with torch.no_grad():
         whole = Batch(data.view(-1, 1, 2, 2), *[torch.zeros(4000, dtype=torch.long)] * 3)
         found = sum(vae.step(whole, 1.0)["loss"].item() for _ in range(20)) / 20
@@ -108,11 +108,6 @@ def test_a_condition_is_told_to_both_nets_and_unlabelled_images_get_none():
     torch.manual_seed(0)
     b = vae.sample(2, task=torch.tensor([0, 1]))
     assert torch.equal(a[0], b[0]) and not torch.equal(a[1], b[1])
-
-
-def test_a_condition_without_values_is_refused():
-    with pytest.raises(ValueError, match="condition_size=0"):
-        make("label", 0)
 
 
 def test_reconstructing_decodes_the_mean_code():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from toys import make_data, make_trainer
 
-from callbacks.task_switch import fit_stages
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Batch, ImageSpec
 from lit_gen.families.aae import AAE
 from lit_gen.families.wae import WAE

@@ -12,7 +12,7 @@ def by_torch(image, target):
     return F.binary_cross_entropy(chance, goal, reduction="none").flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("edge", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("edge", [0.5, 1.5])
 def test_value_and_gradients_are_those_of_torch(edge):
     image = (torch.rand(6, 1, 4, 4, dtype=torch.float64) * 2 - 1) * edge
     image[0, 0, 0] = torch.tensor([-1.0, 1.0, 0.0, 0.5], dtype=torch.float64)

@@ -58,7 +58,7 @@ def test_mmd_is_unbiased_and_defined_for_one_code():
 def test_sliced_wasserstein_of_a_shifted_set_is_known(size):
     torch.manual_seed(0)
     codes, shift = normal(50, size), torch.arange(1.0, size + 1)
-    found = SlicedWasserstein(num_projections=20_000)(codes + shift, codes)
+    found = SlicedWasserstein(num_projections=8_000)(codes + shift, codes)
     assert found.item() == pytest.approx(shift.square().sum().item() / size, rel=0.03)
 
 
@@ -128,7 +128,7 @@ def test_cramer_wold_is_the_published_formula_in_many_dimensions():
 @pytest.mark.parametrize("size", [1, 2])
 def test_cramer_wold_on_the_prior_has_its_expectation(size):
     """A normal sample's lines are normal samples, which gives (gamma^-1/2 - (1 + gamma)^-1/2) / N."""
-    n = 200
+    n = 100
     values = [CramerWold()(normal(n, size, seed=seed)).item() for seed in range(400)]
     gamma = (4 / (3 * n)) ** 0.4
     expected = (gamma**-0.5 - (1 + gamma) ** -0.5) / n

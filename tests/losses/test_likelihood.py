@@ -38,7 +38,7 @@ def test_a_pixel_that_was_taken_for_certain_costs_a_finite_price():
     assert 0 <= Bernoulli()(certain, right).item() < 4 * 1e-6
 
 
-@pytest.mark.parametrize("scale", [0.05, 0.7, 3.0])
+@pytest.mark.parametrize("scale", [0.05, 3.0])
 def test_gaussian_is_that_of_torch(scale):
     image, target = images(4, 3, 5, 5), images(4, 3, 5, 5)
     expected = -Independent(Normal(image, scale), 3).log_prob(target)
@@ -51,7 +51,7 @@ def test_the_first_scale_of_a_gaussian_makes_it_the_squared_error():
     torch.testing.assert_close(Gaussian()(image, target), squared_error(image, target) + constant)
 
 
-@pytest.mark.parametrize("scale", [0.002, 0.05, 0.7])
+@pytest.mark.parametrize("scale", [0.002, 0.7])
 def test_the_chances_of_all_levels_sum_to_one(scale):
     likelihood = DiscretisedLogistic(scale).double()
     for mean in (-1.0, -0.999, -0.3, 0.0, 0.61, 1.0):

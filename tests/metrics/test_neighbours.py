@@ -49,9 +49,8 @@ def test_density_and_coverage_are_their_definition(tiles):
     assert ours["coverage"] == pytest.approx(inside.any(dim=1).double().mean().item(), abs=2 / len(real))
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
-@pytest.mark.parametrize("num_points", [6, 65, 700])
-def test_nearest_distances_are_those_of_the_whole_matrix(tiles, count, num_points):
+@pytest.mark.parametrize(("num_points", "count"), [(6, 5), (65, 1), (700, 3)])
+def test_nearest_distances_are_those_of_the_whole_matrix(tiles, num_points, count):
     points = torch.randn(num_points, 9, generator=torch.Generator().manual_seed(1))
     whole = torch.cdist(points.double(), points.double()).fill_diagonal_(torch.inf).square()
     expected = whole.sort(dim=1).values[:, :count].float()
@@ -79,7 +78,7 @@ def test_a_generator_that_covers_2_of_10_modes_is_precise_and_recalls_little():
     assert ours["recall"] < 0.25 and ours["coverage"] < 0.25
 
 
-@pytest.mark.parametrize("num_real, num_fake", [(5, 50), (50, 3), (0, 0), (0, 50)])
+@pytest.mark.parametrize("num_real, num_fake", [(5, 50), (50, 3), (0, 0)])
 def test_too_few_images_give_nan_and_a_warning(num_real, num_fake, caplog):
     ours = scores(torch.randn(num_real, 2), torch.randn(num_fake, 2))
     assert all(value != value for value in ours.values())

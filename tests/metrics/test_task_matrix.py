@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting, is_lower_better
+from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting
 
 N = math.nan
 ACCURACY = torch.tensor([[0.9, N, N], [0.95, 0.8, N], [0.5, 0.85, 0.7]])
@@ -51,16 +51,6 @@ def test_one_task_has_a_mean_and_nothing_else():
     assert final_mean(one) == 3
     assert math.isnan(forgetting(one, True)) and math.isnan(backward_transfer(one, True))
     assert math.isnan(final_mean(torch.full((2, 2), N)))
-
-
-def test_distances_are_lower_better_also_as_floor():
-    assert [is_lower_better(name) for name in ("fid", "floor_fid", "kid", "recall", "floor_recall")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]
 
 
 def test_a_matrix_is_square():

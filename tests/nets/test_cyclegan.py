@@ -21,7 +21,7 @@ def test_published_sizes():
         assert count(PatchCritic(3, 256)) == 2_764_737
 
 
-@pytest.mark.parametrize(("size", "halvings"), [(8, 1), (8, 2), (28, 1), (28, 2), (32, 3), (27, 0)])
+@pytest.mark.parametrize(("size", "halvings"), [(8, 2), (28, 1), (27, 0)])
 def test_images_keep_their_size_and_range(size, halvings):
     net = ResnetGenerator(2, size, width=4, num_blocks=1, halvings=halvings)
     image = net(torch.randn(3, 2, size, size))
@@ -71,10 +71,9 @@ def test_sizes_that_do_not_fit_are_refused(make, text):
         make()
 
 
-@pytest.mark.parametrize("size", [8, 28])
-def test_the_least_size_of_a_patch_critic_trains(size):
-    net = PatchCritic(1, size, width=4, num_strides=1)
-    net(torch.randn(2, 1, size, size)).sum().backward()
+def test_the_least_size_of_a_patch_critic_trains():
+    net = PatchCritic(1, 8, width=4, num_strides=1)
+    net(torch.randn(2, 1, 8, 8)).sum().backward()
 
 
 # --- the pool
@@ -103,7 +102,7 @@ def simulated(size: int, batches: list[list[int]]) -> tuple[list[int], list[int]
     return out, pool
 
 
-@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("batch", [1, 16])
 def test_the_pool_is_its_plain_simulation(batch):
     pool, batches = ImagePool(8, 1, 1), [list(range(i, i + batch)) for i in range(0, 90, batch)]
     torch.manual_seed(5)

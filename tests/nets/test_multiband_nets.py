@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lit_gen.nets.binary import (
     BinaryEncoder,
-    Posterior,
+    BinaryPosterior,
     gaussian_code,
     gumbel_temperature,
     relaxed_bits,
@@ -176,7 +176,7 @@ def test_thresholded_counts_what_is_below():
 
 def test_gaussian_code_has_the_posteriors_moments():
     torch.manual_seed(0)
-    posterior = Posterior(
+    posterior = BinaryPosterior(
         torch.full((50_000, 1), 2.0), torch.full((50_000, 1), math.log(9.0)), torch.empty(50_000, 0)
     )
     code = gaussian_code(posterior)

@@ -9,9 +9,9 @@ from lit_gen.nets.conv import ConvDecoder, ConvEncoder
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 
-@pytest.mark.parametrize("size", [4, 7, 8, 28, 32, 44, 64])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("condition_size", [0, 3])
+@pytest.mark.parametrize(
+    ("size", "channels", "condition_size"), [(4, 1, 0), (7, 3, 3), (28, 1, 3), (44, 3, 0), (64, 1, 0)]
+)
 def test_nets_work_at_every_size(size, channels, condition_size):
     image = torch.rand(2, channels, size, size) * 2 - 1
     condition = torch.eye(3)[:2] if condition_size else None

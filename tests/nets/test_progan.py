@@ -20,8 +20,7 @@ def nets(condition_size=0, seed=0):
     )
 
 
-@pytest.mark.parametrize("gain", [1.0, 2**0.5])
-@pytest.mark.parametrize("kind", ["linear", "conv3", "conv1"])
+@pytest.mark.parametrize(("kind", "gain"), [("linear", 1.0), ("conv3", 2**0.5), ("conv1", 1.0)])
 def test_equalised_layers_keep_the_variance(kind, gain):
     torch.manual_seed(0)
     if kind == "linear":
@@ -49,9 +48,7 @@ def test_pixel_norm_makes_the_mean_square_one():
     assert empty.grad.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("count", "size"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1), (6, 3), (7, 1), (8, 4), (9, 3)]
-)
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 3), (5, 1), (6, 3), (8, 4)])
 def test_minibatch_std_is_numpys(count, size):
     torch.manual_seed(count)
     features = torch.randn(count, 5, 2, 3)

@@ -1,0 +1,25 @@
+"""What a trained model can be used for, and how well: by name, what `lit-gen analyse what=` takes."""
+
+from lit_gen.evaluation.uses.anomaly import Anomaly
+from lit_gen.evaluation.uses.augmentation import Augmentation
+from lit_gen.evaluation.uses.code_map import CodeMap
+from lit_gen.evaluation.uses.compression import Compression
+from lit_gen.evaluation.uses.denoise import Denoise
+from lit_gen.evaluation.uses.interpolation import Interpolation
+from lit_gen.evaluation.uses.probe import Probe
+from lit_gen.evaluation.uses.reconstruction import Reconstruction
+from lit_gen.evaluation.uses.translation import Translation
+from lit_gen.evaluation.uses.traversal import Traversal
+
+USES: dict[str, type] = {
+    "interpolation": Interpolation,
+    "traversal": Traversal,
+    "reconstruction": Reconstruction,
+    "anomaly": Anomaly,
+    "map": CodeMap,
+    "probe": Probe,
+    "compression": Compression,
+    "denoise": Denoise,
+    "augmentation": Augmentation,
+    "translation": Translation,
+}

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.core.types import Batch, InputError, Likelihood, NonNegative, Positive
+from lit_gen.core.types import Batch, InputError, Likelihood, NonNegative, Positive, Restores
+from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import histograms
-from lit_gen.evaluation.subject import Findings, Restores, Subject, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,14 @@ class Anomaly:
     score: Literal["reconstruction", "likelihood"] = "reconstruction"
     draws: Positive = 50
 
-    def __call__(self, subject: Subject) -> Findings:
-        images = subject.images("test", all_tasks=True)
-        score, label, index = subject.ask(self._question(subject), images)
+    def __call__(self, context: Context) -> Findings:
+        images = context.images("test", all_tasks=True)
+        score, label, index = context.ask(self._question(context), images)
         if label.ndim > 1 or (label < 0).all():
-            raise InputError(f"ckpt={subject.name}: its test images have no classes to hold out")
+            raise InputError(f"{context.name}: its test images have no classes to hold out")
         if not score.isfinite().all():
-            raise InputError(f"ckpt={subject.name}: some scores are no numbers; has its training diverged?")
-        held_out = self._held_out(subject, label)
+            raise InputError(f"{context.name}: some scores are no numbers; has its training diverged?")
+        held_out = self._held_out(context, label)
         is_strange = torch.isin(label, torch.tensor(held_out))
         usual = score[~is_strange & (label >= 0)]
         table = []
@@ -63,33 +64,33 @@ class Anomaly:
         every = zip(index.tolist(), label.tolist(), score.tolist(), strict=True)
         rows = [{"index": i, "label": kind, "score": value} for i, kind, value in every]
         name = f"class {', '.join(map(str, held_out))}"
-        title = f"{subject.name}: AUC {table[0]['auc']:.3f}"
+        title = f"{context.name}: AUC {table[0]['auc']:.3f}"
         picture = histograms({"other classes": usual, name: score[is_strange]}, self._axis_name(), title)
         return Findings(table, rows, picture)
 
-    def _question(self, subject: Subject) -> Callable[[Batch], tuple[Tensor, ...]]:
+    def _question(self, context: Context) -> Callable[[Batch], tuple[Tensor, ...]]:
         if self.score == "likelihood":
-            likely = subject.promised(Likelihood)
+            likely = context.promised(Likelihood)
             return lambda b: (-likely.log_likelihood(b, self.draws), b.label, b.index)
-        model = subject.promised(Restores)
+        model = context.promised(Restores)
         return lambda b: (pixel_error(model.reconstruct(b), b.image), b.label, b.index)
 
     def _axis_name(self) -> str:
         return "squared error per pixel" if self.score == "reconstruction" else "-log p(x), nats"
 
-    def _held_out(self, subject: Subject, label: Tensor) -> list[int]:
+    def _held_out(self, context: Context, label: Tensor) -> list[int]:
         """The classes that count as strange.
 
         Raises:
             InputError: there are none among the test images, or nothing else.
         """
         present = label[label >= 0].unique().tolist()
-        never = never_trained_on(subject, present)
+        never = never_trained_on(context, present)
         given = [self.held_out] if isinstance(self.held_out, int) else self.held_out
         chosen = never if given is None else sorted(set(given))
         if given is None and not chosen:
             raise InputError(
-                f"ckpt={subject.name}: it was trained on every class, so say which one is held out "
+                f"{context.name}: it was trained on every class, so say which one is held out "
                 "(held_out=3), or train one without it: lit-gen train ... data.without_classes=[3]"
             )
         unknown = sorted(set(chosen) - set(present))
@@ -100,13 +101,13 @@ class Anomaly:
             )
         seen = sorted(set(chosen) - set(never))
         if seen:
-            log.warning("%s: class %s was trained on", subject.name, ", ".join(map(str, seen)))
+            log.warning("%s: class %s was trained on", context.name, ", ".join(map(str, seen)))
         return chosen
 
 
-def never_trained_on(subject: Subject, classes: Sequence[int]) -> list[int]:
+def never_trained_on(context: Context, classes: Sequence[int]) -> list[int]:
     """Those of the classes of which no task seen so far had a labelled training image."""
-    tasks = subject.data.tasks[: subject.num_seen]
+    tasks = context.data.tasks[: context.num_seen]
     return [kind for kind in classes if not any(task.label_counts[kind] for task in tasks)]
 
 

@@ -10,14 +10,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.random import forked_rng, mixed_seed
+from lit_gen.core.random import Use, forked_rng, mixed_seed
 from lit_gen.core.types import Batch, Classifies, InputError, Positive
-from lit_gen.evaluation.subject import CHOICE, CLASSIFIER, GENERATED, Findings, Subject
+from lit_gen.evaluation.context import Context
+from lit_gen.evaluation.uses.findings import Findings, Line
 
 log = logging.getLogger(__name__)
 
@@ -43,47 +45,47 @@ class Augmentation:
     batch_size: Positive = 64
     repeats: Positive = 3
 
-    def __call__(self, subject: Subject, make_classifier: Callable[[], LitModel]) -> Findings:
-        model = subject.model
+    def __call__(self, context: Context, make_classifier: Callable[[], LitModel]) -> Findings:
+        model = context.model
         if not isinstance(model, LitGenerator) or "label" not in model.conditions:
             raise InputError(
-                f"ckpt={subject.name}: augmentation asks for images of given classes, and "
+                f"{context.name}: augmentation asks for images of given classes, and "
                 f"{type(model).__name__} was trained without the condition on the label "
                 "(model.condition=label)"
             )
-        rows, places = [], _labelled_places(subject)
+        rows, places = [], _labelled_places(context)
         for repeat in range(self.repeats):
-            real = self._real(subject, places, repeat)
-            drawn = self._drawn(subject, model, places, repeat)
+            real = self._real(context, places, repeat)
+            drawn = self._drawn(context, model, places, repeat)
             both = tuple(torch.cat(parts) for parts in zip(real, drawn, strict=True))
             for name, (image, label) in {"real": real, "real + generated": both, "generated": drawn}.items():
                 # The same initial weights for all three.
-                with forked_rng(subject.seed, CLASSIFIER, repeat, device=model.device):
+                with forked_rng(context.seed, Use.CLASSIFIER, repeat, device=model.device):
                     classifier = make_classifier().to(model.device)
                     self._train(classifier, image, label)
-                accuracy = accuracy_on_test(subject, classifier)
+                accuracy = accuracy_on_test(context, classifier)
                 rows.append({"repeat": repeat, "train_on": name, "images": len(label), "accuracy": accuracy})
                 log.info("%d of %d, %s: accuracy %.4f", repeat + 1, self.repeats, name, accuracy)
         return Findings(_means(rows), rows)
 
-    def _real(self, subject: Subject, places: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+    def _real(self, context: Context, places: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
         """uint8 [n, C, S, S] and labels [n] of random training images at some of these places."""
-        order = torch.randperm(len(places), generator=_generator(subject, repeat, 0))
-        batch = subject.images("train").__getitems__(places[order[: self.n]].tolist())
+        order = torch.randperm(len(places), generator=_generator(context, repeat, 0))
+        batch = context.images("train").__getitems__(places[order[: self.n]].tolist())
         return batch.image, batch.label
 
     def _drawn(
-        self, subject: Subject, model: LitGenerator, places: Tensor, repeat: int
+        self, context: Context, model: LitGenerator, places: Tensor, repeat: int
     ) -> tuple[Tensor, Tensor]:
         """uint8 [generated, C, S, S] and labels of images drawn from the model."""
-        rng = _generator(subject, repeat, 1)
+        rng = _generator(context, repeat, 1)
         chosen = places[torch.randint(len(places), (self.generated,), generator=rng)]
-        like = subject.images("train").__getitems__(chosen.tolist())
+        like = context.images("train").__getitems__(chosen.tolist())
         given = {"label": like.label, "task": like.task}
         parts = []
-        for number, block in enumerate(torch.arange(self.generated).split(subject.batch_size)):
+        for number, block in enumerate(torch.arange(self.generated).split(context.batch_size)):
             conditions = {name: given[name][block].to(model.device) for name in sorted(model.conditions)}
-            with forked_rng(subject.seed, GENERATED, repeat, number, device=model.device):
+            with forked_rng(context.seed, Use.GENERATED, repeat, number, device=model.device):
                 parts.append(to_uint8(model.sample(len(block), **conditions)).cpu())
         return torch.cat(parts), like.label
 
@@ -104,42 +106,36 @@ class Augmentation:
         classifier.eval()
 
 
-def accuracy_on_test(subject: Subject, classifier: LitModel) -> float:
+def accuracy_on_test(context: Context, classifier: LitModel) -> float:
     """Share of the labelled test images of the tasks seen whose class the classifier finds."""
     if not isinstance(classifier, Classifies):
         raise InputError(f"{type(classifier).__name__} does not promise Classifies (classify)")
-    found, label = subject.ask(
-        lambda b: (classifier.classify(b.image).argmax(1), b.label), subject.images("test")
+    found, label = context.ask(
+        lambda b: (classifier.classify(b.image).argmax(1), b.label), context.images("test")
     )
     return float((found == label)[label >= 0].double().mean())
 
 
-def _labelled_places(subject: Subject) -> Tensor:
+def _labelled_places(context: Context) -> Tensor:
     """Places of the training images that have a class, int64.
 
     Raises:
         InputError: there are none.
     """
-    images = subject.images("train")
-    (label,) = subject.ask(lambda b: (b.label,), images)
+    images = context.images("train")
+    (label,) = context.ask(lambda b: (b.label,), images)
     places = (label >= 0).nonzero().flatten() if label.ndim == 1 else torch.empty(0)
     if len(places) == 0:
-        raise InputError(f"ckpt={subject.name}: none of its training images has a class")
+        raise InputError(f"{context.name}: none of its training images has a class")
     return places
 
 
-def _generator(subject: Subject, repeat: int, use: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mixed_seed(subject.seed, CHOICE, repeat, use))
+def _generator(context: Context, repeat: int, use: int) -> torch.Generator:
+    return torch.Generator().manual_seed(mixed_seed(context.seed, Use.CHOICE, repeat, use))
 
 
-def _means(rows: list[dict[str, float | int | str]]) -> list[dict[str, float | int | str]]:
-    """One row per training set: mean and standard deviation over the repeats."""
-    table = []
-    for name in dict.fromkeys(row["train_on"] for row in rows):
-        same = [row for row in rows if row["train_on"] == name]
-        values = torch.tensor([row["accuracy"] for row in same], dtype=torch.float64)
-        std = float(values.std()) if len(values) > 1 else 0.0
-        table.append(
-            {"train_on": name, "images": same[0]["images"], "accuracy": float(values.mean()), "std": std}
-        )
-    return table
+def _means(rows: list[Line]) -> list[Line]:
+    """One line per training set: mean and standard deviation over the repeats."""
+    groups = pd.DataFrame(rows).groupby("train_on", sort=False)
+    means = groups.agg(images=("images", "first"), accuracy=("accuracy", "mean"), std=("accuracy", "std"))
+    return means.fillna(0.0).reset_index().to_dict("records")

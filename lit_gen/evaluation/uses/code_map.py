@@ -10,8 +10,9 @@ import torch
 from annotated_types import Ge
 
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import scatter
-from lit_gen.evaluation.subject import Findings, Subject
+from lit_gen.evaluation.uses.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,15 @@ class CodeMap:
     n: Annotated[int, Ge(4)] = 2000
     perplexity: Annotated[float, Ge(1)] = 30.0
 
-    def __call__(self, subject: Subject) -> Findings:
-        images = subject.images("test")
-        codes = subject.codes(images, subject.choose(len(images), self.n))
+    def __call__(self, context: Context) -> Findings:
+        images = context.images("test")
+        codes = context.codes(images, context.choose(len(images), self.n))
         code = codes.code.double().numpy()
         if min(code.shape) < 2:
             raise InputError(
-                f"ckpt={subject.name}: {code.shape[0]} codes of {code.shape[1]} dimensions make no map"
+                f"{context.name}: {code.shape[0]} codes of {code.shape[1]} dimensions make no map"
             )
-        place, row = self._pca(code) if self.method == "pca" else self._tsne(code, subject.seed)
+        place, row = self._pca(code) if self.method == "pca" else self._tsne(code, context.seed)
         axes = ("first principal axis", "second") if self.method == "pca" else ("first t-SNE axis", "second")
         kind = codes.classes()
         points = zip(codes.index.tolist(), kind.tolist(), place.tolist(), strict=True)

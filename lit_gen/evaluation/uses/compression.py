@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from lit_gen.evaluation.plots import panels
-from lit_gen.evaluation.subject import Encodes, Findings, Subject, peak_ratio
+from lit_gen.core.types import Encodes
+from lit_gen.evaluation.context import Context, peak_ratio
+from lit_gen.evaluation.plots import curves
+from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.evaluation.uses.reconstruction import reconstruction_errors
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -26,48 +23,30 @@ class Compression:
     its code.
     """
 
-    def __call__(self, subjects: Sequence[Subject]) -> Findings:
-        table = sorted(map(_row, subjects), key=lambda row: (row["latent_size"], row["mse"]))
-        return Findings(table, picture=_curves(table))
+    def __call__(self, contexts: Sequence[Context]) -> Findings:
+        table = sorted(map(_row, contexts), key=lambda row: (row["latent_size"], row["mse"]))
+        kinds = dict.fromkeys(row["kind"] for row in table)
+        panels = {
+            name: {
+                kind: [(row["latent_size"], row[key]) for row in table if row["kind"] == kind]
+                for kind in kinds
+            }
+            for key, name in (("mse", "squared error per pixel"), ("psnr", "PSNR, dB"))
+        }
+        return Findings(table, picture=curves("latent size", panels))
 
 
-def _row(subject: Subject) -> dict[str, float | int | str]:
-    model, images = subject.promised(Encodes), subject.images("test")
-    first = subject.load(images, torch.tensor([0]))
+def _row(context: Context) -> dict[str, float | int | str]:
+    model, images = context.promised(Encodes), context.images("test")
+    first = context.load(images, torch.tensor([0]))
     with torch.no_grad():
         latent_size = model.encode(first).flatten(1).shape[1]
-    error = float(reconstruction_errors(subject).mean())
+    error = float(reconstruction_errors(context).mean())
     return {
-        "run": subject.name,
-        "kind": subject.kind,
+        "run": context.name,
+        "kind": context.kind,
         "latent_size": latent_size,
         "ratio": prod(first.image.shape[1:]) / latent_size,
         "mse": error,
         "psnr": peak_ratio(error),
     }
-
-
-def _curves(table: Sequence[dict[str, float | int | str]]) -> Tensor:
-    kinds = list(dict.fromkeys(row["kind"] for row in table))
-
-    def curve(key: str, name: str, axes: Axes) -> None:
-        for kind in kinds:
-            rows = [row for row in table if row["kind"] == kind]
-            axes.plot([row["latent_size"] for row in rows], [row[key] for row in rows], "o-", label=kind)
-        sizes = sorted({row["latent_size"] for row in table})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(sizes, list(map(str, sizes)))
-        axes.minorticks_off()
-        axes.set_xlabel("latent size")
-        axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-
-    return panels(
-        [
-            lambda axes: curve("mse", "squared error per pixel", axes),
-            lambda axes: curve("psnr", "PSNR, dB", axes),
-        ],
-        4.6,
-        3.8,
-    )

@@ -14,9 +14,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from lit_gen.core.images import to_float, to_uint8
-from lit_gen.core.random import forked_rng
-from lit_gen.core.types import Batch, Positive
-from lit_gen.evaluation.subject import CORRUPTION, NOISE, Findings, Restores, Subject, peak_ratio, pixel_error
+from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.types import Batch, Positive, Restores
+from lit_gen.evaluation.context import Context, peak_ratio, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.evaluation.uses.reconstruction import pairs_of_rows
 
 Corrupt = Callable[[Tensor], Tensor]
@@ -38,17 +39,16 @@ class Denoise:
     n: Positive = 1000
     columns: Positive = 16
 
-    def __call__(self, subject: Subject, corrupt: Corrupt) -> Findings:
-        model = subject.promised(Restores)
-        images = subject.images("test")
+    def __call__(self, context: Context, corrupt: Corrupt) -> Findings:
+        model = context.promised(Restores)
+        images = context.images("test")
 
         def restored(batch: Batch) -> tuple[Tensor, ...]:
             noisy = corrupt(batch.image)
             return batch.image, noisy, model.reconstruct(batch._replace(image=noisy))
 
-        clean, noisy, image = subject.ask(
-            restored, images, subject.choose(len(images), self.n), purpose=CORRUPTION
-        )
+        places = context.choose(len(images), self.n)
+        clean, noisy, image = context.ask(restored, images, places, Use.CORRUPTION)
         before, after = (float(pixel_error(each, clean).mean()) for each in (noisy, image))
         row = {"corruption": self.corruption, "noise": self.noise, "images": len(clean)}
         table = [
@@ -63,18 +63,19 @@ class Denoise:
         shown = [each[: 4 * self.columns] for each in (clean, noisy, image)]
         return Findings(table, picture=pairs_of_rows(shown, self.columns))
 
-    def given(self, subject: Subject, image: Tensor) -> Findings:
+    def given(self, context: Context, image: Tensor) -> Findings:
         """The user's images, uint8 [N, C, S, S] of the model's size; a model with a condition is told that
         neither label nor task is known.
         """
-        model, device = subject.promised(Restores), subject.model.device
-        parts = []
-        for number, block in enumerate(image.split(subject.batch_size)):
+        model, device = context.promised(Restores), context.model.device
+
+        def answer(number: int, block: Tensor) -> Tensor:
             unknown = torch.full((len(block),), -1, device=device)
-            batch = Batch(to_float(block).to(device), unknown, torch.zeros_like(unknown), unknown)
-            with torch.no_grad(), forked_rng(subject.seed, NOISE, number, device=device):
-                parts.append(model.reconstruct(batch).cpu())
-        restored = torch.cat(parts)
+            batch = Batch(to_float(image[block]).to(device), unknown, torch.zeros_like(unknown), unknown)
+            with forked_rng(context.seed, Use.NOISE, number, device=device):
+                return model.reconstruct(batch).cpu()
+
+        restored = torch.cat(context.over_blocks(len(image), answer))
         change = pixel_error(restored, to_float(image))
         rows = [{"image": number, "change": value} for number, value in enumerate(change.tolist())]
         table = [{"images": len(image), "mean_change": float(change.mean())}]

@@ -13,9 +13,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from lit_gen.core.types import InputError, Positive
+from lit_gen.core.types import HasCodes, InputError, Positive
+from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.subject import Findings, HasCodes, Subject, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 
 _PARALLEL = 1e-4  # radians; below it (and as close to opposite) there is no arc to walk along
 
@@ -36,14 +37,14 @@ class Interpolation:
     steps: Annotated[int, Ge(2)] = 10
     way: Literal["linear", "spherical", "both"] = "both"
 
-    def __call__(self, subject: Subject) -> Findings:
-        model = subject.promised(HasCodes)
-        images = subject.images("test")
+    def __call__(self, context: Context) -> Findings:
+        model = context.promised(HasCodes)
+        images = context.images("test")
         if len(images) < 2:
-            raise InputError(f"ckpt={subject.name}: interpolation needs two test images, there is one")
-        places = subject.choose(len(images), 2 * self.pairs)
+            raise InputError(f"{context.name}: interpolation needs two test images, there is one")
+        places = context.choose(len(images), 2 * self.pairs)
         pairs = len(places) // 2
-        code, image, label, task = subject.ask(
+        code, image, label, task = context.ask(
             lambda b: (model.encode(b).flatten(1), b.image, b.label, b.task), images, places[: 2 * pairs]
         )
         walks = {"linear": linear, "spherical": spherical}
@@ -56,7 +57,7 @@ class Interpolation:
             for pair in range(pairs):
                 ends = [2 * pair, 2 * pair + 1]
                 walk = walks[name](code[ends[0]], code[ends[1]], shares)
-                shown = subject.decoded(walk, label[ends][nearer], task[ends][nearer])
+                shown = context.decoded(walk, label[ends][nearer], task[ends][nearer])
                 rows.append((pair, torch.cat([image[ends[:1]], shown, image[ends[1:]]])))
                 changes.append(pixel_error(shown[1:], shown[:-1]))
             change = torch.stack(changes)

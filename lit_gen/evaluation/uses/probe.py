@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lit_gen.core.types import InputError, Positive
-from lit_gen.evaluation.subject import Codes, Findings, Subject, only_labelled
+from lit_gen.evaluation.context import Context, only_labelled
+from lit_gen.evaluation.uses.findings import Findings
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,14 @@ class Probe:
     n: Positive = 10_000
     neighbours: Positive = 5
 
-    def __call__(self, subject: Subject) -> Findings:
-        train_images, test_images = subject.images("train"), subject.images("test")
-        train = subject.codes(train_images, subject.choose(len(train_images), self.n))
-        train = only_labelled(subject, train, "training")
-        test = only_labelled(subject, subject.codes(test_images), "test")
-        test = _of_classes(test, train.label.unique())
+    def __call__(self, context: Context) -> Findings:
+        train_images, test_images = context.images("train"), context.images("test")
+        train = context.codes(train_images, context.choose(len(train_images), self.n))
+        train = only_labelled(context, train, "training")
+        test = only_labelled(context, context.codes(test_images), "test")
+        test = test.only(torch.isin(test.label, train.label.unique()))
         if len(train.label.unique()) < 2 or len(test.label) == 0:
-            raise InputError(f"ckpt={subject.name}: a probe needs images of two classes at least")
+            raise InputError(f"{context.name}: a probe needs images of two classes at least")
         found = accuracies(train.code, train.label, test.code, test.label, self.neighbours)
         row = {
             "train_codes": len(train.code),
@@ -78,8 +79,3 @@ def accuracies(
     return Accuracies(
         *(float(np.mean(fitted.predict(test) == test_label.numpy())) for fitted in (linear, nearest))
     )
-
-
-def _of_classes(codes: Codes, classes: Tensor) -> Codes:
-    known = torch.isin(codes.label, classes)
-    return Codes(*(part[known] for part in codes))

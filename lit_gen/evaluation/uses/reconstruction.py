@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_gen.core.types import Positive
+from lit_gen.core.types import Positive, Restores
+from lit_gen.evaluation.context import Context, peak_ratio, pixel_error
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.subject import Findings, Restores, Subject, peak_ratio, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,21 @@ class Reconstruction:
     n: Positive = 64
     columns: Positive = 16
 
-    def __call__(self, subject: Subject) -> Findings:
-        model = subject.promised(Restores)
-        images = subject.images("test")
-        places = subject.choose(len(images), self.n)
-        image, restored = subject.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
-        error = float(reconstruction_errors(subject).mean())
+    def __call__(self, context: Context) -> Findings:
+        model = context.promised(Restores)
+        images = context.images("test")
+        places = context.choose(len(images), self.n)
+        image, restored = context.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
+        error = float(reconstruction_errors(context).mean())
         table = [{"images": len(images), "mse": error, "psnr": peak_ratio(error)}]
         return Findings(table, picture=pairs_of_rows([image, restored], self.columns))
 
 
-def reconstruction_errors(subject: Subject, all_tasks: bool = False) -> Tensor:
+def reconstruction_errors(context: Context, all_tasks: bool = False) -> Tensor:
     """`pixel_error` of every test image and its reconstruction, [N]."""
-    model = subject.promised(Restores)
-    images = subject.images("test", all_tasks)
-    return subject.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), images)[0]
+    model = context.promised(Restores)
+    images = context.images("test", all_tasks)
+    return context.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), images)[0]
 
 
 def pairs_of_rows(versions: list[Tensor], columns: int) -> Tensor:

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 
 from lit_gen.core.images import to_uint8
 from lit_gen.core.types import Batch, InputError, PairBatch, Positive, Translates
+from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.subject import Findings, Subject, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.metrics.features import FeatureExtractor
 from lit_gen.metrics.frechet import FrechetDistance
 
@@ -39,21 +40,16 @@ class Translation:
     n: Positive = 10_000
     columns: Positive = 16
 
-    def __call__(self, subject: Subject, extractor: FeatureExtractor) -> Findings:
-        model = subject.model.abilities()
-        if not isinstance(model, Translates):
-            raise InputError(
-                f"ckpt={subject.name}: {type(model).__name__} does not promise Translates (translate), which "
-                "this analysis asks for; CycleGAN does (model=cyclegan)"
-            )
-        extractor.to(subject.model.device)
-        images = {name: _OneDomain(subject, name) for name in ("a", "b")}
-        places = subject.choose(len(images["a"]), self.n).sort().values
+    def __call__(self, context: Context, extractor: FeatureExtractor) -> Findings:
+        model = context.promised(Translates)
+        extractor.to(context.model.device)
+        images = {name: _OneDomain(context, name) for name in ("a", "b")}
+        places = context.choose(len(images["a"]), self.n).sort().values
         # The features of a domain are the start of one direction and the target of the other.
-        own = {name: _looked_at(subject, extractor, images[name], places) for name in images}
+        own = {name: _looked_at(context, extractor, images[name], places) for name in images}
         table, rows, shown = [], [], []
         for source, target in (("a", "b"), ("b", "a")):
-            found = self._one_way(subject, model, extractor, images[source], places, source, target)
+            found = self._one_way(context, model, extractor, images[source], places, source, target)
             before, after, back = own[source], found.after, found.back
             numbers = {
                 "accuracy_before": before.accuracy(),
@@ -76,7 +72,7 @@ class Translation:
 
     def _one_way(
         self,
-        subject: Subject,
+        context: Context,
         model: Translates,
         extractor: FeatureExtractor,
         images: _OneDomain,
@@ -90,13 +86,13 @@ class Translation:
             answers = (*_judged(extractor, there), *_judged(extractor, back))
             return (*answers, batch.label, pixel_error(back, batch.image))
 
-        *answers, label, error = subject.ask(there_and_back, images, places)
+        *answers, label, error = context.ask(there_and_back, images, places)
 
         def first_ones(batch: Batch) -> tuple[Tensor, ...]:
             there = model.translate(batch.image, to=target)
             return batch.image, there, model.translate(there, to=source)
 
-        pictures = subject.ask(first_ones, images, places[: self.columns])
+        pictures = context.ask(first_ones, images, places[: self.columns])
         return _Way(_Looks(*answers[:2], label), _Looks(*answers[2:], label), error, pictures)
 
 
@@ -126,8 +122,8 @@ class _Way:
 class _OneDomain(Dataset[Batch]):
     """The test images of one of two domains."""
 
-    def __init__(self, subject: Subject, name: Domain) -> None:
-        self.images, self.name, self.owner = subject.images("test"), name, subject.name
+    def __init__(self, context: Context, name: Domain) -> None:
+        self.images, self.name, self.owner = context.images("test"), name, context.name
 
     def __len__(self) -> int:
         return len(self.images)
@@ -136,7 +132,7 @@ class _OneDomain(Dataset[Batch]):
         pairs = self.images.__getitems__(places)
         if not isinstance(pairs, PairBatch):
             raise InputError(
-                f"ckpt={self.owner}: its data has one domain only, and translations need two; use "
+                f"{self.owner}: its data has one domain only, and translations need two; use "
                 "data=unpaired_mnist or another of the unpaired ones"
             )
         batch = getattr(pairs, self.name)
@@ -144,8 +140,8 @@ class _OneDomain(Dataset[Batch]):
         return batch if batch.label.ndim == 1 else batch._replace(label=torch.full_like(batch.index, -1))
 
 
-def _looked_at(subject: Subject, extractor: FeatureExtractor, images: _OneDomain, places: Tensor) -> _Looks:
-    return _Looks(*subject.ask(lambda b: (*_judged(extractor, b.image), b.label), images, places))
+def _looked_at(context: Context, extractor: FeatureExtractor, images: _OneDomain, places: Tensor) -> _Looks:
+    return _Looks(*context.ask(lambda b: (*_judged(extractor, b.image), b.label), images, places))
 
 
 def _judged(extractor: FeatureExtractor, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from lit_gen.core.types import InputError, NonNegative, Positive
+from lit_gen.core.types import HasCodes, InputError, NonNegative, Positive
+from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.subject import Findings, HasCodes, Subject, pixel_error
+from lit_gen.evaluation.uses.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,18 @@ class Traversal:
     steps: Annotated[int, Ge(2)] = 9
     n: Annotated[int, Ge(2)] = 2000
 
-    def __call__(self, subject: Subject) -> Findings:
-        subject.promised(HasCodes)
-        images = subject.images("test")
+    def __call__(self, context: Context) -> Findings:
+        context.promised(HasCodes)
+        images = context.images("test")
         if self.image >= len(images):
             raise InputError(f"image={self.image}: there are test images 0 to {len(images) - 1}")
-        spread = subject.codes(images, subject.choose(len(images), self.n)).code.std(0)
-        centre = subject.codes(images, torch.tensor([self.image]))
+        spread = context.codes(images, context.choose(len(images), self.n)).code.std(0)
+        centre = context.codes(images, torch.tensor([self.image]))
         rows, table = [], []
         for dimension in range(min(self.dimensions, len(spread))):
             code = moved(centre.code[0], dimension, float(spread[dimension]) * self.width, self.steps)
             same = [part.expand(self.steps, *part.shape[1:]) for part in (centre.label, centre.task)]
-            shown = subject.decoded(code, *same)
+            shown = context.decoded(code, *same)
             rows.append(shown)
             change = pixel_error(shown[-1:], shown[:1])
             table.append({"dimension": dimension, "std": float(spread[dimension]), "change": float(change)})

@@ -1,0 +1,162 @@
+"""Asks the judges, and keeps, writes, logs and shows what they say."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+
+from lit_gen.core.files import write_text
+from lit_gen.core.module import LitModel
+from lit_gen.core.progress import batches_seen
+from lit_gen.core.types import InputError, Split, StreamData
+from lit_gen.evaluation.board import FLOOR, Board, Row
+from lit_gen.evaluation.context import Context
+from lit_gen.evaluation.judges.base import Judge, KeepsFiles
+from lit_gen.evaluation.judges.terms import TermMeans
+from lit_gen.evaluation.plots import write_picture
+from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
+from lit_gen.tracking.pictures import TakesRows, log_picture
+
+log = logging.getLogger(__name__)
+
+
+class Scoring(Callback):
+    """Scores the model in tests, and in a fit after the validations that a judge wants ("val").
+
+    Every score is logged. After a test the run folder (`default_root_dir`) gets `scores.csv` and `matrix.png`
+    with all rows so far, and loggers get rows and pictures. When figures are published for the run,
+    `paper.txt` sets ours beside them after the last task. The rows are part of every checkpoint.
+
+    Args:
+        judges: by the names that messages call them.
+        published: see `beside_published`; None: nothing was published.
+        collapse: None never warns.
+        writes: whether files are written, and more than scores is logged.
+
+    Attributes:
+        rows: of the latest pass, the same on every process.
+        board: of all tests.
+    """
+
+    def __init__(
+        self,
+        judges: Mapping[str, Judge],
+        published: Mapping[str, float | str] | None = None,
+        collapse: ModeCollapse | None = None,
+        writes: bool = True,
+    ) -> None:
+        self.judges, self.published, self.collapse, self.writes = judges, published or {}, collapse, writes
+        check_published(self.published)
+        self.rows: list[Row] = []
+        self.board = Board()
+        self._checked: LitModel | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"board": self.board.state(), "suspicions": self.collapse.suspicions if self.collapse else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.board.load(state_dict["board"])
+        if self.collapse is not None:
+            self.collapse.suspicions = state_dict["suspicions"]
+
+    def check(self, module: LitModel, data: StreamData) -> None:
+        """Raises InputError that names what every judge says against this model and data."""
+        problems = []
+        for name, judge in self.judges.items():
+            try:
+                judge.check(Context(module, data, num_seen=1))
+            except InputError as problem:
+                problems.append(f"judges.{name}: {problem}")
+        if problems:
+            raise InputError("\n".join(problems))
+        self._checked = module
+
+    def setup(self, trainer: Trainer, pl_module: LitModel, stage: str) -> None:
+        if not self.judges or stage == "predict" or self._checked is pl_module:
+            return
+        if trainer.datamodule is None:
+            raise InputError(
+                "Scoring needs the data's own images: give the Trainer a datamodule, not loaders"
+            )
+        self.check(pl_module, trainer.datamodule)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            epoch = trainer.current_epoch + 1
+            due = [n for n, judge in self.judges.items() if judge.every_n_epochs]
+            self._ask(
+                trainer, pl_module, "val", [n for n in due if epoch % self.judges[n].every_n_epochs == 0]
+            )
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        self._ask(trainer, pl_module, "test", list(self.judges))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        if not self.rows or not self.writes or trainer.fast_dev_run:
+            return
+        data = trainer.datamodule
+        better = {metric: way for judge in self.judges.values() for metric, way in judge.better.items()}
+        self.board.put(data.current_task, self.rows, len(data.tasks), better)
+        if trainer.is_global_zero:
+            self._write(trainer, Path(trainer.default_root_dir))
+
+    def _ask(self, trainer: Trainer, module: LitModel, split: Split, names: list[str]) -> None:
+        if not names:
+            return
+        context, self.rows = Context.of_trainer(trainer, module), []
+        for name in names:
+            start, judge = time.perf_counter(), self.judges[name]
+            rows = judge.rows(context, split)
+            self.rows += rows
+            for row in rows:
+                # A model logs its terms over all tasks by itself. Every process has the same value, and so is
+                # the largest of them; Lightning would warn about every name that is not reduced.
+                if row.on_task is not None or not isinstance(judge, TermMeans):
+                    module.log(_logged_name(row), row.value, sync_dist=True, reduce_fx="max")
+            if rows and trainer.is_global_zero:
+                seconds, images = time.perf_counter() - start, max(row.num_real for row in rows)
+                log.info(
+                    "%s: %d images of %d tasks (%s), %.1f s", name, images, context.num_seen, split, seconds
+                )
+        reason = self.collapse.look(self.rows) if self.collapse else ""
+        if reason and trainer.is_global_zero:
+            log.warning("mode collapse is likely after epoch %d: %s", trainer.current_epoch, reason)
+
+    def _write(self, trainer: Trainer, folder: Path) -> None:
+        """Files, and what loggers take beside the scores of this test. On rank 0."""
+        data, step = trainer.datamodule, batches_seen(trainer)
+        write_text(folder / "scores.csv", self.board.csv())
+        summary = self.board.summary()
+        values = {f"test/mean/{kind}": one.mean for kind, one in summary.items()}
+        values |= {f"test/forgetting/{kind}": one.forgetting for kind, one in summary.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({n: v for n, v in values.items() if not math.isnan(v)}, step=step)
+            if isinstance(logger, TakesRows):
+                logger.log_rows(self.rows, data.tasks, data.current_task)
+        pictures = {}
+        for judge in self.judges.values():
+            if isinstance(judge, KeepsFiles):
+                pictures |= judge.keep(folder, data.current_task)
+        matrix = matrix_picture(self.board)
+        if matrix is not None:
+            write_picture(folder / "matrix.png", matrix)
+            pictures["matrix"] = matrix
+        for key, image in pictures.items():
+            log_picture(trainer, key, image, step)
+        if self.published and data.current_task == len(data.tasks) - 1:
+            table = beside_published(self.rows, self.published, single_task=len(data.tasks) == 1)
+            write_text(folder / "paper.txt", table + "\n")
+            log.info("%s", table)
+
+
+def _logged_name(row: Row) -> str:
+    """ "val/fid/inception/task0", "test/floor/fid/inception", "test/nll"."""
+    is_floor, task = row.metric.startswith(FLOOR), None if row.on_task is None else f"task{row.on_task}"
+    parts = (row.split, "floor" if is_floor else "", row.metric.removeprefix(FLOOR), row.extractor, task)
+    return "/".join(part for part in parts if part)

@@ -1,0 +1,170 @@
+"""Loaders of any stream: who sees which items in which order, and how a batch gets to the model."""
+
+# Without `from __future__ import annotations`: a constructor's hints are read where only a subclass is known.
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+import torch
+from lightning import LightningDataModule, Trainer
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.dataset import Indexed
+from datamodules.samplers import EvenBatches, ShuffledBatches
+from lit_gen.core.progress import batches_of_epoch, epochs_done
+from lit_gen.core.random import DataUse, generator, processes
+from lit_gen.core.types import Batch, InputError, NonNegative, PairBatch, Positive, Spec, Split, Task
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LoadedStream(LightningDataModule):
+    """A stream of tasks in batches; a subclass says what there is in `prepare_data`, `setup` and `dataset`.
+
+    Attributes:
+        spec: what the items look like.
+        num_tasks: how many tasks there are; models size their buffers by the same key.
+        batch_size: per process.
+        num_workers: processes that load; data in memory needs none.
+        current_task: the one that is trained.
+    """
+
+    spec: Spec
+    num_tasks: Positive = 1
+    batch_size: Positive = 64
+    seed: NonNegative = 0
+    num_workers: NonNegative = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        _refuse_what_hints_do_not_allow(self)
+        self.current_task = 0
+        self._tasks: tuple[Task, ...] = ()
+
+    # What a subclass says.
+
+    def dataset(self, split: Split, tasks: Sequence[int] | None = None) -> Indexed:
+        """Items of these tasks, as they are kept; None is all tasks."""
+        raise NotImplementedError
+
+    def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
+        """What the items of training batches go through on the device, one after the other."""
+        return []
+
+    def shuffled(self, data: Indexed, num_replicas: int, rank: int) -> ShuffledBatches:
+        """The order of training batches."""
+        return ShuffledBatches(len(data), self.batch_size, self.seed, num_replicas, rank)
+
+    # What the house does with it.
+
+    def read_once(self) -> None:
+        """Reads the data if that has not been done, as Lightning does at the beginning of a run."""
+        if not self._tasks:
+            self.prepare_data()
+            self.setup()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        self.read_once()
+        return self._tasks
+
+    @property
+    def stages(self) -> tuple[Task, ...]:
+        """What a run walks over."""
+        return self.tasks
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        data = self._training_items()
+        if self.trainer is not None and self.trainer.overfit_batches:
+            # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
+            return self._loader(data, EvenBatches(len(data), self.batch_size, *processes()))
+        batches = self.shuffled(data, *processes())
+        if self.trainer is not None:
+            # Workers begin before Lightning tells the epoch, which is not 0 after a resume.
+            batches.set_epoch(epochs_done(self.trainer))
+        return self._loader(data, batches)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order(self.dataset("val", range(self.current_task + 1)))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._in_order(self.dataset("test", range(self.current_task + 1)))
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The current stage's training items, each exactly once."""
+        return self._in_order(self.dataset("train", self._trained_tasks()))
+
+    def transfer_batch_to_device(
+        self, batch: Batch | PairBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | PairBatch:
+        # The default walks through the batch as through any collection, which costs more than the copy.
+        return batch.to(device, non_blocking=True)
+
+    def on_after_batch_transfer(self, batch: Batch | PairBatch, dataloader_idx: int) -> Batch | PairBatch:
+        """Items become what models get; those of training batches are changed."""
+        batch, changes = batch.ready(), self.changes()
+        if changes and self.trainer is not None and self.trainer.training:
+            noise = batch_noise(self.trainer, self.seed, batch.target.device)
+
+            def changed(part: Batch) -> Batch:
+                image = part.image
+                for change in changes:
+                    image = change(image, noise)
+                return part._replace(image=image)
+
+            batch = batch.each(changed)
+        return batch
+
+    def _trained_tasks(self) -> Sequence[int]:
+        return (self.current_task,)
+
+    def _training_items(self) -> Indexed:
+        return self.dataset("train", self._trained_tasks())
+
+    def _in_order(self, data: Indexed) -> DataLoader[Batch]:
+        return self._loader(data, EvenBatches(len(data), self.batch_size, *processes()))
+
+    def _loader(self, data: Indexed, batches: Sampler) -> DataLoader[Batch]:
+        return DataLoader(
+            data,
+            # A sampler of index arrays without DataLoader's own batching: no list of indices is ever made.
+            batch_size=None,
+            sampler=batches,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # A copy from ordinary memory would wait for all that the GPU has still to do.
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            # Its own, since every iterator draws once from the global generator otherwise.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def batch_noise(trainer: Trainer, seed: int, device: torch.device) -> torch.Generator:
+    """A function of the batch's place in the run (epoch, batch, process), for the batch that comes next.
+
+    Not the global generator: Lightning moves a batch to the device before any callback can seed that for it,
+    and the first batch after a resume would draw something else.
+    """
+    place = trainer.current_epoch, batches_of_epoch(trainer), trainer.global_rank
+    return torch.Generator(device).manual_seed(generator(seed, DataUse.NOISE, *place).initial_seed())
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _refuse_what_hints_do_not_allow(values: Any, prefix: str = "") -> None:
+    """InputError for an attribute that is out of its bounds, or none of its words; the spec's too."""
+    for name, hint in get_type_hints(type(values), include_extras=True).items():
+        value = getattr(values, name, None)
+        if name == "spec":
+            _refuse_what_hints_do_not_allow(value, "spec.")
+        elif get_origin(hint) in (Annotated, Literal, Sequence, UnionType):
+            try:
+                TypeAdapter(hint).validate_python(value)
+            except ValidationError as error:
+                raise InputError(f"{prefix}{name}={value}: {error.errors()[0]['msg'].lower()}.") from None

@@ -1,0 +1,317 @@
+"""From config groups and words of the command line to one checked config, and from its nodes to objects.
+
+Hydra's compose API, not `hydra.main`: that one relaunches sweeps in every process and moves folders. Hydra
+gets the words that choose files. Its `instantiate` builds the objects, because configs also come from
+checkpoints and it refuses targets such as `os.remove`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
+from lit_gen.cli.check import all_keys, check
+from lit_gen.cli.table_rows import file_of, with_rows
+from lit_gen.cli.words import Word, lay_over, parse
+from lit_gen.core.types import InputError
+
+# ${times:2,${..latent_size}}
+OmegaConf.register_new_resolver("times", lambda *factors: math.prod(factors), replace=True)
+
+FIXED = ("model", "net", "stream")
+"""What the weights of a checkpoint depend on."""
+_CHOSEN_ONCE = ("recipe", "budget", "experiment", "paper", "choices")  # also say what the model is
+_STORED = "lit_gen_stored"  # what Hydra knows a checkpoint's config by
+# ModuleNotFoundError: a choice, such as logger=tensorboard, that needs a package which was not installed.
+_MISTAKES = (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError)
+
+
+class Composed(NamedTuple):
+    """A config that passed the check.
+
+    Attributes:
+        config: plain containers, resolved: for MLflow and config.yaml.
+        source: the same before interpolation: for the checkpoint, so that a later `data=` reaches all of it.
+        choices: group -> chosen file; groups without a choice are absent. Both dictionaries have them too.
+    """
+
+    config: dict[str, Any]
+    source: dict[str, Any]
+    choices: dict[str, str]
+
+    def build(self, key: str, **given: Any) -> Any:
+        """The object that the node at a dotted key describes; None where the node is null or empty."""
+        node: Any = self.config
+        for part in key.split("."):
+            node = node[part]
+        return build(node, key, **given)
+
+
+class Draft(NamedTuple):
+    """A config before interpolation and before the check."""
+
+    source: dict[str, Any]
+    choices: dict[str, str]
+
+    def value(self, key: str) -> Any:
+        """A value at the top, resolved but not checked."""
+        return _resolved(self.source, key)
+
+    def checked(self, **values: Any) -> Composed:
+        """With some top-level values set.
+
+        Raises:
+            InputError: whatever is wrong with keys or values, all of it.
+        """
+        source = self.source | values | {"choices": self.choices}
+        config = _resolved(source)
+        check(config, source)
+        return Composed(config, source, self.choices)
+
+
+def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
+    """Composes `conf/<config_name>.yaml` with its groups and the words, and checks the result.
+
+    Raises:
+        InputError: whatever is wrong with groups, keys or values.
+    """
+    return draft(config_name, words, conf).checked()
+
+
+def draft(config_name: str, words: Sequence[str], conf: Path = CONF) -> Draft:
+    """As `compose`, for values that depend on what is chosen: nothing is looked up or checked yet."""
+    known = default_choices(conf / f"{config_name}.yaml")
+    return _draft(config_name, _each(parse, words), known, conf)
+
+
+def recompose(
+    source: Mapping[str, Any], words: Sequence[str] = (), refused: Sequence[str] = (), conf: Path = CONF
+) -> Composed:
+    """Lays words over a checkpoint's config. A group's file replaces what the group gave.
+
+    Args:
+        source: `Composed.source` as it was stored; not changed.
+        refused: top-level keys that belong to the checkpoint, such as "model".
+
+    Raises:
+        InputError: also for a word about a refused key.
+    """
+
+    def accept(word: Word) -> None:
+        top = word.key.partition(".")[0]
+        if top in (*refused, *_CHOSEN_ONCE):
+            raise InputError(
+                f"{word.text}: {top} belongs to the checkpoint, whose weights were trained with it, and "
+                f"cannot be changed here. To have it otherwise, train anew: lit-gen train {word.text}"
+            )
+
+    overrides = _each(parse, words)
+    _each(accept, overrides)
+    groups = group_names(conf)
+    replaced = {word.key for word in overrides} & set(groups)
+    kept = {key: value for key, value in source.items() if key not in (*replaced, "choices")}
+    # With every group in its list, so that a file may choose what belongs to it, as data its extractor.
+    listed = dict.fromkeys([*default_choices(conf / "train.yaml"), *groups])
+    node = kept | {"defaults": ["_self_", *({group: None} for group in listed)]}
+    ConfigStore.instance().store(_STORED, node=node)
+    made = _draft(_STORED, overrides, groups, conf)
+    # But what it chooses of the rest stays as it was.
+    rest = {group for group in made.choices if group in kept}
+    taken = {group: choice for group, choice in made.choices.items() if group not in rest}
+    return Draft(
+        dict.fromkeys(replaced & set(source)) | made.source | {group: kept[group] for group in rest},
+        {**source.get("choices", {}), **taken},
+    ).checked()
+
+
+def _draft(name: str, words: Sequence[Word], known: Collection[str], conf: Path) -> Draft:
+    """Args: known: groups of the config's own defaults list."""
+    words, groups = with_rows(words, conf), {*known, *group_names(conf)}
+    about_groups = [word for word in words if word.key in groups]
+    answers = _each(lambda word: _choice(word, conf), about_groups)
+    chosen = {word.key: choice for word, choice in zip(about_groups, answers, strict=True)}
+    rows = {group: choice for group, choice in chosen.items() if file_of(conf, group, choice) != choice}
+    chosen |= {group: file_of(conf, group, row) for group, row in rows.items()}
+    asked = {group: choice for group, choice in chosen.items() if group in known}
+    source, taken = _ask_hydra(conf, name, asked)
+    if len(asked) < len(chosen):
+        # Of a group that another file brings along, below a node of its own: net@model.
+        places = {place.partition("@")[0]: place for place in (*known, *taken)}
+        for group in chosen.keys() - places.keys():
+            there = ", ".join(places)
+            raise InputError(f"{group}={chosen[group]}: there is nothing to choose; choose {there}")
+        asked = {places[group]: choice for group, choice in chosen.items()}
+        source, taken = _ask_hydra(conf, name, asked)
+    source.pop("shared", None), source.pop("rows", None)
+    for group in ("callbacks", "judges"):
+        # An experiment may set up what another choice leaves out.
+        for key, node in list((source.get(group) or {}).items()):
+            if isinstance(node, dict) and "_target_" not in node:
+                del source[group][key]
+    _each(lambda word: lay_over(source, word), [word for word in words if word.key not in groups])
+    return Draft(source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows)
+
+
+def _each(ask: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The answer for every item; InputError with all that are refused."""
+    answers, wrong = [], []
+    for item in items:
+        try:
+            answers.append(ask(item))
+        except InputError as mistake:
+            wrong.append(str(mistake))
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return answers
+
+
+def _ask_hydra(
+    conf: Path, name: str, asked: Mapping[str, str | None]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The config before interpolation and the choices, from Hydra.
+
+    Args:
+        asked: group, or "group@node", -> choice; None: no file of it.
+    """
+    words = [f"~{group}" if choice is None else f"{group}={choice}" for group, choice in asked.items()]
+    theirs = GlobalHydra.instance().hydra  # a notebook's own Hydra stays what it was
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf), job_name="lit-gen", version_base="1.3"):
+            config = hydra_compose(name, words, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{' '.join(words) or name}: cannot be composed. {_first_lines(error)}") from error
+    finally:
+        GlobalHydra.instance().hydra = theirs
+    taken = {
+        place: str(choice)
+        for place, choice in config.hydra.runtime.choices.items()
+        if choice is not None
+        and not place.startswith("hydra/")
+        # There may be no file of an optional one that the defaults list makes up.
+        and (not isinstance(choice, str) or (conf / place.partition("@")[0] / f"{choice}.yaml").is_file())
+    }
+    source = OmegaConf.to_container(config, resolve=False)
+    del source["hydra"]
+    return source, taken
+
+
+def _choice(word: Word, conf: Path) -> str | None:
+    """What a group word says, as Hydra reads it; InputError unless every name is a file of the group."""
+    group, there = word.key, choices(word.key, conf)
+    if word.value is None:
+        if "none" in there or default_choices(conf / "train.yaml").get(group, "null") == "null":
+            return "none" if "none" in there else None
+        raise InputError(f"{word.text}: {group} must be one of {', '.join(there)}.")
+    names = word.value if isinstance(word.value, list) else [word.value]
+    for name in map(str, names):
+        if name not in there:
+            raise InputError(
+                f"{word.text}: there is no such choice; {group} is the name of a file in conf/{group}: "
+                f"{', '.join(there) or '(nothing yet)'}.{did_you_mean(name, there)}"
+            )
+    return f"[{','.join(map(str, names))}]" if isinstance(word.value, list) else str(word.value)
+
+
+def _resolved(source: dict[str, Any], key: str | None = None) -> Any:
+    config = OmegaConf.create(source)
+    try:
+        return config[key] if key else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise InputError(f"{error.full_key}: a value must be given: {error.full_key}=...") from error
+    except InterpolationKeyError as error:
+        missing, keys = str(error).split("'")[1], list(all_keys(source))
+        parent = missing.rpartition(".")[0]
+        siblings = [key.rpartition(".")[2] for key in keys if parent and key.rpartition(".")[0] == parent]
+        there = f" {parent} has {', '.join(siblings)}." if siblings else ""
+        guess = did_you_mean(missing, keys)
+        raise InputError(
+            f"{error.full_key}: refers to {missing!r}, which is not there.{there}{guess}"
+        ) from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {_first_lines(error)}") from error
+
+
+def as_yaml(config: dict[str, Any]) -> str:
+    """The config as it stands in config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def build(node: Any, name: str, **given: Any) -> Any:
+    """The object that a node with `_target_` describes, or the objects in a list or dictionary of nodes.
+
+    Args:
+        name: the node's key, for messages.
+        given: arguments that no config can hold, handed over as they are.
+
+    Raises:
+        InputError: a constructor refused its arguments.
+    """
+    if not node:
+        return None
+    node = _with_plain_functions(node)
+    with plain_errors(name):
+        if given:
+            # Through a partial: what instantiate is given becomes part of a config, and is copied on the way.
+            return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
+        return instantiate(node, _convert_="all") if isinstance(node, dict) else instantiate(node)
+
+
+@contextmanager
+def plain_errors(name: str) -> Iterator[None]:
+    """Turns what constructors and Lightning raise about their arguments into InputError "name: ...".
+
+    Other exceptions leave as they were, without Hydra's wrapping.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        if isinstance(error, InstantiationException):
+            full_key = str(error).partition("full_key: ")[2].strip()
+            name = f"{name}.{full_key}" if full_key else name
+            cause = error.__cause__ or InputError(f"{name}: {_first_lines(error)}")  # or Hydra's own refusal
+        if isinstance(cause, KeyError) and str(cause).startswith("'SLURM_"):
+            raise InputError(
+                f"{name}: {cause} is not set. trainer=slurm is for processes that srun has started, see "
+                "docs/slurm.sbatch; elsewhere take trainer=ddp."
+            ) from cause
+        if isinstance(cause, _MISTAKES) and not isinstance(cause, InputError):
+            raise InputError(f"{name}: {cause}") from cause
+        if cause is error:
+            raise
+        raise cause from cause.__cause__
+
+
+def _with_plain_functions(node: Any) -> Any:
+    """Names our own functions as they are, where a node would wrap one into a partial without arguments.
+
+    Hydra checks a partial's target again at every call, which a loss is in every step.
+    """
+    if isinstance(node, list):
+        return [_with_plain_functions(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    target = str(node.get("_target_", ""))
+    if set(node) == {"_target_", "_partial_"} and node["_partial_"] and target.startswith("lit_gen.losses."):
+        return {"_target_": "hydra.utils.get_method", "path": target}
+    return {key: _with_plain_functions(part) for key, part in node.items()}
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:3])

@@ -1,0 +1,102 @@
+"""Words of the command line, `key=value`: what they say, and laying values over a plain config.
+
+The grammar is Hydra's ("basic override syntax" in its manual), read by its parser. Values are laid over here,
+so that a mistake can be answered with the key that was probably meant.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from lit_gen.cli import did_you_mean
+from lit_gen.cli.check import all_keys
+from lit_gen.core.types import InputError
+
+_TEXTS = ("data.root", "name", "output_dir", "resume")
+"""Their values are paths or names, taken letter for letter: `resume=a/epoch=3.ckpt` needs no quotes."""
+
+
+class Word(NamedTuple):
+    """One override: `key=value`, `+key=value`, `++key=value` or `~key`."""
+
+    text: str  # as it was given
+    sign: str
+    key: str  # "model.beta"
+    value: Any  # plain; None for "~key"
+
+
+def parse(text: str) -> Word:
+    """Reads a word by Hydra's grammar.
+
+    Raises:
+        InputError: it is none.
+    """
+    sign, key, equals, value = re.fullmatch(r"(\+\+|\+|~|)([^=]*)(=?)(.*)", text, flags=re.DOTALL).groups()
+    if key in _TEXTS and equals and not re.fullmatch(r"null|'.*'|\".*\"", value):
+        return Word(text, sign, key, value)
+    if not equals and sign != "~":
+        raise InputError(f"{text!r} is no key=value; write for example seed=1 or model=vae.")
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise InputError(
+            f"{text}: cannot be read ({str(error).splitlines()[0]}). Quote values that hold one of = , : {{ "
+            f"}} [ ] or a space, for the shell too: '{sign}{key}=\"{value}\"'"
+        ) from error
+    if override.is_sweep_override() or override.package is not None:
+        raise InputError(
+            f"{text}: neither @package nor a list of values to sweep over is taken here. One list as a value "
+            f"is written {sign}{key}=[{value}]; a text with commas {sign}{key}='\"{value}\"'."
+        )
+    return Word(text, sign, override.key_or_group, None if sign == "~" else override.value())
+
+
+def lay_over(config: dict[str, Any], word: Word) -> None:
+    """Changes `config` (plain, before interpolation) in place.
+
+    A key that is not there is taken only below a node with `_target_`, whose signature the check knows.
+
+    Raises:
+        InputError: the key leads nowhere.
+    """
+    parts = [int(p) if p.isdigit() else p for p in re.split(r"[.\[\]]+", word.key) if p]
+    node: Any = config
+    for depth, part in enumerate(parts):
+        is_there = part in (range(len(node)) if isinstance(node, list) else node)
+        is_last = depth == len(parts) - 1
+        may_add = isinstance(node, dict) and ("+" in word.sign or (is_last and "_target_" in node))
+        if not is_there and (not may_add or word.sign == "~"):
+            raise _no_such_key(config, word)
+        if is_last:
+            break
+        node = node[part] if is_there else node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            way, rest = (".".join(map(str, p)) for p in (parts[: depth + 1], parts[depth + 1 :]))
+            origin = re.fullmatch(r"\$\{(\w[\w.]*)\}", str(node))
+            hint = f" Set {origin[1]}.{rest} instead." if origin else ""
+            raise InputError(f"{word.text}: {way} is {node!r}, it has no keys of its own.{hint}")
+    if word.sign == "~":
+        del node[part]
+        return
+    old = node[part] if is_there else None
+    if word.sign == "+" and old is not None and not isinstance(word.value, dict):
+        raise InputError(f"{word.text}: {word.key} is there already; write {word.text[1:]} without the +.")
+    if isinstance(old, dict) and not isinstance(word.value, dict | None):
+        raise InputError(
+            f"{word.text}: {word.key} is a node with the keys {', '.join(map(str, old))}; set one of them"
+        )
+    is_merged = isinstance(old, dict) and word.value is not None
+    node[part] = OmegaConf.to_container(OmegaConf.merge(old, word.value)) if is_merged else word.value
+
+
+def _no_such_key(config: dict[str, Any], word: Word) -> InputError:
+    guess = did_you_mean(word.key, all_keys(config))
+    way_out = f" The keys at the top are {', '.join(map(str, config))}."
+    if "." in word.key:
+        way_out = "" if word.sign == "~" else f" To add a key of your own, write +{word.key}=..."
+    return InputError(f"{word.text}: there is no key {word.key!r}.{guess}{way_out}")

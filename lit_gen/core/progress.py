@@ -1,0 +1,107 @@
+"""How far a run and its phase are. The only place that knows where Lightning counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import Trainer
+
+
+def batches_seen(trainer: Trainer) -> int:
+    """Training batches since the run began, the current one included; loggers count by it.
+
+    Not `trainer.global_step`: it counts every optimizer's steps.
+    """
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+def batches_of_epoch(trainer: Trainer) -> int:
+    """Training batches of the current epoch that were handed to the model, the current one included."""
+    return trainer.fit_loop.batch_idx + 1
+
+
+def epochs_done(trainer: Trainer) -> int:
+    """Training epochs since the run began; at the end of an epoch that one is done."""
+    return trainer.fit_loop.epoch_progress.current.processed
+
+
+def stored_epochs(state: Mapping[str, Any]) -> int:
+    """Training epochs behind a checkpoint, `Stored.state`."""
+    return state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+
+
+def end_fit_at(trainer: Trainer, epoch: int | None) -> None:
+    """The next fit ends when the run has had so many epochs; None: when `should_stop` says so."""
+    trainer.fit_loop.max_epochs = -1 if epoch is None else epoch
+    trainer.fit_loop.epoch_loop.max_steps = -1  # Lightning's counts over all fits and optimizers
+
+
+def take_over(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Puts the counters of a checkpoint into the Trainer, for fits that begin where it stands."""
+    loop = trainer.fit_loop
+    loop.load_state_dict(state["loops"]["fit_loop"])
+    for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+        progress.completed = progress.processed  # a checkpoint is written just before this count
+    loop.restarting = False
+
+
+@dataclass
+class Course:
+    """How far a phase is, and its end: the first of its limits that is reached.
+
+    Attributes:
+        epochs, steps, images: limits, as in `Phase`.
+        first_epoch: epochs of the run before the phase.
+        batches_done, steps_done, images_done: since the phase began, the current batch included; images are
+            counted when the step comes that they are for.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    images: int | None = None
+    first_epoch: int = 0
+    batches_done: int = 0
+    steps_done: int = 0
+    images_done: int = 0
+    _waiting: int = 0
+
+    def count(self, images: int, is_step: bool) -> None:
+        """One batch more.
+
+        Args:
+            images: in the batches of all processes.
+            is_step: an optimizer step follows; False where gradients are accumulated.
+        """
+        self.batches_done += 1
+        self._waiting += images
+        if is_step:
+            self.steps_done += 1
+            self.images_done += self._waiting
+            self._waiting = 0
+
+    def part(self, batches_per_epoch: float) -> float:
+        """The part of the phase that is done, in [0, 1]; 0 for a phase without end."""
+        epochs = None if self.epochs is None else self.epochs * batches_per_epoch
+        counts = ((self.batches_done, epochs), (self.steps_done, self.steps), (self.images_done, self.images))
+        return min(1.0, max((done / limit for done, limit in counts if limit), default=0.0))
+
+    @property
+    def end_epoch(self) -> int | None:
+        """Epochs of the run at which the phase ends at the latest."""
+        return None if self.epochs is None else self.first_epoch + self.epochs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough steps or images are done; epochs are counted by the Trainer."""
+        counts = ((self.steps_done, self.steps), (self.images_done, self.images))
+        return any(limit is not None and done >= limit for done, limit in counts)
+
+    def state_dict(self) -> dict[str, int]:
+        names = ("first_epoch", "batches_done", "steps_done", "images_done")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)

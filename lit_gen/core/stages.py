@@ -1,0 +1,230 @@
+"""The walk over tasks and phases: one Trainer.fit per phase, and the callback's part of it as a protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+
+from lit_gen.core import checkpoint
+from lit_gen.core.checkpoint import Stored
+from lit_gen.core.frozen import trainable
+from lit_gen.core.module import LitModel
+from lit_gen.core.progress import Course, end_fit_at, epochs_done, stored_epochs, take_over
+from lit_gen.core.types import InputError, Phase, StreamData, Task
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Switch(Protocol):
+    """What the walk asks of the one callback that puts module and data on a stage and keeps the place.
+
+    Attributes:
+        stage: place in `datamodule.stages`.
+        phase: place in `module.phases(task)`.
+        course: how far the phase is.
+        ended: the phase's `end` has run.
+        current: what is trained now.
+    """
+
+    state_key: str
+    stage: int
+    phase: int
+    course: Course
+    ended: bool
+    current: tuple[Task, Phase] | None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over the place that a checkpoint holds."""
+
+    def finish(self, module: LitModel) -> None:
+        """Runs the phase's `end`, once."""
+
+
+def fit_stages(
+    trainer: Trainer,
+    module: LitModel,
+    datamodule: StreamData,
+    ckpt_path: Path | None = None,
+    after_task: Callable[[Task], None] | None = None,
+    max_phase_epochs: int | None = None,
+) -> bool:
+    """Runs Trainer.fit once per phase of every task, or from the stage stored in a checkpoint on.
+
+    Args:
+        datamodule: set up, so that its stages are known.
+        ckpt_path: a checkpoint of the same run.
+        after_task: called on every process when a task's last phase has ended.
+        max_phase_epochs: no phase is longer than this; None leaves them as they are.
+
+    Returns:
+        Whether the end was reached; False when the Trainer's timer stopped the run.
+
+    Raises:
+        InputError: the Trainer's settings cannot carry this model's phases.
+    """
+    check_stages(trainer, module, datamodule)
+    walk = _Walk(trainer, module, datamodule, max_phase_epochs)
+    stored = checkpoint.read(ckpt_path) if ckpt_path is not None else None
+    if stored is not None:
+        walk.switch.load_state_dict(stored.state["callbacks"][walk.switch.state_key])
+    first = (walk.switch.stage, walk.switch.phase)
+    for stage in range(first[0], len(datamodule.stages)):
+        task = datamodule.stages[stage]
+        datamodule.current_task = task.index
+        for number, phase in enumerate(module.phases(task)):
+            if (stage, number) < first:
+                continue
+            walk.run(stage, number, task, phase, stored)
+            stored = None
+            if walk.out_of_time():
+                log.warning(
+                    "trainer.max_time is over; stopped after phase %s of task %s", phase.name, task.name
+                )
+                return False
+        if after_task is not None:
+            after_task(task)
+    return True
+
+
+def check_stages(
+    trainer: Trainer, module: LitModel, datamodule: StreamData, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses settings of the Trainer that cannot mean the same over this model's phases.
+
+    Args:
+        settings: what the Trainer was made with, where that is known: more is checked then.
+
+    Raises:
+        InputError: the Trainer's settings cannot carry this model's phases.
+    """
+    is_union = any(stage not in datamodule.tasks for stage in datamodule.stages)
+    if module.needs_every_task and is_union:
+        raise InputError(
+            f"stream.joint=true: {type(module).__name__} learns task after task. Leave joint=false, "
+            "or train a model of one task, such as model=multiband_local, on all tasks at once."
+        )
+    phases = [phase for task in datamodule.stages for phase in module.phases(task)]
+    if any(phase.is_manual for phase in phases) and trainer.accumulate_grad_batches != 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: this model runs its "
+            "optimizer steps by hand, one per turn and batch. Set it to 1 and raise data.batch_size."
+        )
+    counts_steps = trainer.max_steps != -1 or any(p.steps or p.images for p in phases)
+    if counts_steps and (trainer.min_epochs or trainer.min_steps):
+        raise InputError(
+            "trainer.min_epochs, trainer.min_steps: this run ends after a number of steps or images; leave "
+            "them out."
+        )
+    _check_processes(trainer, phases, settings or {})
+
+
+def _check_processes(trainer: Trainer, phases: list[Phase], settings: Mapping[str, Any]) -> None:
+    strategy, device = settings.get("strategy"), trainer.strategy.root_device.type
+    name = strategy if isinstance(strategy, str) else ""
+    options = strategy if isinstance(strategy, Mapping) else {}
+    spawns = any(way in name for way in ("spawn", "fork", "notebook"))
+    if len(phases) > 1 and (spawns or options.get("start_method", "popen") != "popen"):
+        raise InputError(
+            "trainer.strategy=ddp_spawn (or ddp_notebook): this run has several phases, and spawned "
+            "processes bring nothing back but weights. Use trainer=ddp."
+        )
+    if settings.get("sync_batchnorm") and device != "cuda":
+        raise InputError(
+            f"trainer.sync_batchnorm=true: torch has it for CUDA devices only, and this run is on {device}. "
+            "Set it to false, or use trainer.accelerator=gpu."
+        )
+    finds_unused = "find_unused_parameters_true" in name or options.get("find_unused_parameters")
+    takes_turns = any(len(phase.turns) > 1 for phase in phases)
+    if settings and takes_turns and isinstance(trainer.strategy, DDPStrategy) and not finds_unused:
+        raise InputError(
+            "trainer.strategy=ddp: this model takes turns, each of which leaves parameters without "
+            "gradient, and plain ddp stops at that. Use trainer=ddp_gan."
+        )
+
+
+class _Walk:
+    """The Trainer, the module and what stays the same from stage to stage."""
+
+    def __init__(
+        self, trainer: Trainer, module: LitModel, datamodule: StreamData, max_phase_epochs: int | None
+    ) -> None:
+        self.trainer, self.module, self.datamodule = trainer, module, datamodule
+        self.max_phase_epochs = max_phase_epochs
+        self.default_length = {"epochs": _limit(trainer.max_epochs), "steps": _limit(trainer.max_steps)}
+        self.clipping = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm or "norm")
+        switches = [callback for callback in trainer.callbacks if isinstance(callback, Switch)]
+        if len(switches) != 1:
+            raise RuntimeError(f"fit_stages needs one TaskSwitch among the callbacks, got {len(switches)}")
+        self.switch = switches[0]
+
+    def run(self, stage: int, number: int, task: Task, phase: Phase, stored: Stored | None) -> None:
+        """One phase: what is left of it when it is the one stored in a checkpoint."""
+        switch, course = self.switch, self._course(phase)
+        if stored is None:
+            switch.stage, switch.phase, switch.ended = stage, number, False
+            course.first_epoch = epochs_done(self.trainer)
+        else:
+            course.load_state_dict(switch.course.state_dict())
+        switch.current, switch.course = (task, phase), course
+        self.datamodule.current_task = task.index
+        if stored is not None and (switch.ended or self._is_finished(stored)):
+            self._take_over(stored)
+        elif not any(True for turn in phase.turns for module in turn.trains for _ in trainable(module)):
+            self.trainer.predict(self.module, datamodule=self.datamodule, return_predictions=False)
+        else:
+            self._prepare(phase)
+            path = stored.path if stored else None
+            self.trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=path)
+        switch.finish(self.module)
+
+    def out_of_time(self) -> bool:
+        """Whether the Trainer's timer (`max_time`) has run out."""
+        timers = [c for c in self.trainer.callbacks if hasattr(c, "time_remaining")]
+        return any(timer.time_remaining() is not None and timer.time_remaining() <= 0 for timer in timers)
+
+    def _course(self, phase: Phase) -> Course:
+        """The course of a phase at its beginning: its own length, or else the Trainer's; cut short."""
+        if self.trainer.fast_dev_run:
+            return Course(epochs=1)
+        own = {"epochs": phase.epochs, "steps": phase.steps, "images": phase.images}
+        has_length = any(limit is not None for limit in own.values())
+        course = Course(**(own if has_length else self.default_length))
+        limits = [limit for limit in (course.epochs, self.max_phase_epochs) if limit is not None]
+        course.epochs = min(limits, default=None)
+        return course
+
+    def _is_finished(self, stored: Stored) -> bool:
+        course = self.switch.course
+        return course.is_over or (
+            course.end_epoch is not None and stored_epochs(stored.state) >= course.end_epoch
+        )
+
+    def _take_over(self, stored: Stored) -> None:
+        """A finished phase is not fitted again: weights, counters and callbacks are loaded."""
+        self.module.enter(self.switch.current[1], self.switch.course)
+        checkpoint.load_weights(self.module, stored)
+        take_over(self.trainer, stored.state)
+        for callback in self.trainer.callbacks:
+            state = stored.state["callbacks"].get(callback.state_key)
+            if state is not None:
+                callback.load_state_dict(state)
+
+    def _prepare(self, phase: Phase) -> None:
+        course = self.switch.course
+        end_fit_at(self.trainer, course.first_epoch if course.is_over else course.end_epoch)
+        # Lightning refuses to clip where the turns run by hand; LitModel does it then.
+        by_hand = phase.is_manual and self.clipping[0]
+        self.module.clipping = self.clipping if by_hand else None
+        self.trainer.gradient_clip_val = None if by_hand else self.clipping[0]
+        self.module.automatic_optimization = not phase.is_manual
+
+
+def _limit(setting: int | None) -> int | None:
+    """Lightning's -1 is no limit."""
+    return None if setting == -1 else setting

@@ -1,0 +1,173 @@
+"""The scores of a run: rows after every task, and what can be read from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lit_gen.evaluation.tables import as_csv, as_text, short
+from lit_gen.metrics.task_matrix import Better, backward_transfer, final_mean, forgetting
+
+FLOOR = "floor_"
+"""Begins the name of a metric between real training images and real test images: what to compare with."""
+
+MAIN = (
+    *("fid", "precision", "recall", "prd_precision", "prd_recall"),
+    *("nll", "bits_per_dim", "active_units", "mutual_information", "accuracy"),
+)
+"""The metrics that are shown at the end of a run, in the order in which they come."""
+
+
+class Row(NamedTuple):
+    """One number about a model, with all that is needed to know what it means."""
+
+    on_task: int | None  # None: all tasks seen so far
+    metric: str  # "fid"; "floor_fid" compares real training images with the real images instead
+    value: float  # NaN where there were too few images
+    extractor: str  # empty where there is none
+    extractor_hash: str
+    split: str  # "val" or "test"
+    num_real: int
+    num_fake: int
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        """What it is called: "fid/inception", or the metric alone where no extractor took part."""
+        return f"{self.metric}/{self.extractor}" if self.extractor else self.metric
+
+
+COLUMNS = ("after_task", "on_task", *(name for name in Row._fields if name != "on_task"))
+
+
+class Summary(NamedTuple):
+    """What one metric says at the end of a run. NaN where there is no such number."""
+
+    mean: float  # over tasks, of the last row
+    forgetting: float
+    backward_transfer: float
+    all: float  # over all tasks seen, as one set of images
+
+
+class Board:
+    """The rows of every task's end. A task whose rows come again, as after a resume, has the new ones.
+
+    Attributes:
+        num_tasks: of the whole stream.
+        rows: by the task after which they were measured.
+        better: what is good, by metric.
+    """
+
+    def __init__(self) -> None:
+        self.num_tasks = 0
+        self.rows: dict[int, tuple[Row, ...]] = {}
+        self.better: dict[str, Better] = {}
+
+    def put(self, after: int, rows: Sequence[Row], num_tasks: int, better: Mapping[str, Better]) -> None:
+        """Keeps the rows that were measured after a task."""
+        self.rows[after], self.num_tasks = tuple(rows), num_tasks
+        self.rows = dict(sorted(self.rows.items()))
+        self.better |= better
+
+    def state(self) -> dict[str, Any]:
+        """Plain lists for a checkpoint."""
+        rows = [[after, *row] for after, rows in self.rows.items() for row in rows]
+        return {"num_tasks": self.num_tasks, "rows": rows, "better": dict(self.better)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.num_tasks, self.better, self.rows = state["num_tasks"], dict(state["better"]), {}
+        for after, *row in state["rows"]:
+            self.rows[after] = (*self.rows.get(after, ()), Row(*row))
+
+    def kinds(self) -> list[tuple[str, str]]:
+        """Pairs of metric and extractor for which there are rows, in the order they came."""
+        return list(dict.fromkeys((r.metric, r.extractor) for rows in self.rows.values() for r in rows))
+
+    def is_lower_better(self, metric: str) -> bool:
+        """Whether less of it is better; a floor ("floor_fid") is read as its metric."""
+        return self.better.get(metric.removeprefix(FLOOR)) == "lower"
+
+    def matrix(self, metric: str, extractor: str) -> Tensor:
+        """float64 [T, T]: after task i (row) on task j (column), NaN where there is none."""
+        matrix = torch.full((self.num_tasks, self.num_tasks), math.nan, dtype=torch.float64)
+        for after, row in self._of(metric, extractor):
+            if row.on_task is not None:
+                matrix[after, row.on_task] = row.value
+        return matrix
+
+    def over_all(self, metric: str, extractor: str) -> float:
+        """The newest score of all tasks together; NaN where there is none."""
+        last = max(self.rows, default=0)
+        found = [r.value for after, r in self._of(metric, extractor) if r.on_task is None and after == last]
+        return found[0] if found else math.nan
+
+    def summary(self) -> dict[str, Summary]:
+        """By "<metric>/<extractor>", or the metric alone; floors left out."""
+        found = {}
+        for metric, extractor in self.kinds():
+            if not metric.startswith(FLOOR):
+                matrix, over_all = self.matrix(metric, extractor), self.over_all(metric, extractor)
+                lower, mean = self.is_lower_better(metric), final_mean(matrix)
+                change = (forgetting(matrix, lower), backward_transfer(matrix, lower))
+                has_direction = bool(self.better.get(metric))
+                name = f"{metric}/{extractor}" if extractor else metric
+                found[name] = Summary(mean, *(change if has_direction else (math.nan,) * 2), over_all)
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """Every row under COLUMNS; `on_task` is "all" for all tasks together."""
+        lines = [
+            [after, "all" if row.on_task is None else row.on_task, *row[1:]]
+            for after, rows in self.rows.items()
+            for row in rows
+        ]
+        return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
+
+    def csv(self) -> str:
+        """What scores.csv holds: every row, exact to the last bit."""
+        return as_csv(self.frame(), missing="nan")
+
+    def table(self) -> str:
+        """The matrices of the main metrics as text, each beside its floor; empty before the first row."""
+        blocks, lines = [], []
+        for metric, extractor in self.kinds():
+            if metric not in MAIN:
+                continue
+            title = f"{metric} ({extractor})" if extractor else metric
+            better, matrix = self.better.get(metric), self.matrix(metric, extractor)
+            if matrix.isnan().all():
+                floor = self.over_all(FLOOR + metric, extractor)
+                row = {"score": title, "value": short(self.over_all(metric, extractor)), "better": better}
+                lines.append(row if math.isnan(floor) else row | {"floor": short(floor)})
+            else:
+                floor = self.matrix(FLOOR + metric, extractor)
+                text = as_text(matrix_lines(matrix, floor), head=f"{title}, {better} is better")
+                blocks.append(f"{text}\n{in_words(matrix, better == 'lower')}")
+        return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
+
+    def _of(self, metric: str, extractor: str) -> Iterator[tuple[int, Row]]:
+        for after, rows in self.rows.items():
+            for row in rows:
+                if (row.metric, row.extractor) == (metric, extractor):
+                    yield after, row
+
+
+def matrix_lines(matrix: Tensor, floor: Tensor) -> list[dict[str, str]]:
+    """A line for every row [T, T] that holds a number, and one for the last such row of the floor."""
+    named = [(f"after {i}", row) for i, row in enumerate(matrix) if not row.isnan().all()]
+    named += [("floor", row) for row in floor if not row.isnan().all()][-1:]
+    return [
+        {"": name} | {f"task {j}": short(value) for j, value in enumerate(row.tolist())}
+        for name, row in named
+    ]
+
+
+def in_words(matrix: Tensor, lower_is_better: bool) -> str:
+    """Mean and forgetting of a matrix."""
+    lost, mean = forgetting(matrix, lower_is_better), f"mean {short(final_mean(matrix))}"
+    return mean if math.isnan(lost) else f"{mean}, forgetting {short(lost)}"

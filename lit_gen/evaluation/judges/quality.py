@@ -1,0 +1,254 @@
+"""How good generated images are: drawn once and shown to every metric, over all tasks and task by task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lit_gen.core.images import to_uint8
+from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.types import (
+    Batch,
+    InputError,
+    NonNegative,
+    PairBatch,
+    Positive,
+    Restores,
+    Split,
+    StreamData,
+    Translates,
+)
+from lit_gen.evaluation.board import FLOOR, Row
+from lit_gen.evaluation.context import Context, undisturbed
+from lit_gen.evaluation.judges.base import at_least
+from lit_gen.metrics.base import FeatureMetric
+from lit_gen.metrics.features import FeatureExtractor
+
+log = logging.getLogger(__name__)
+
+_SPLITS = ("train", "val", "test")
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Draws images; `conditions` says which of label and task it wants to be told."""
+
+    conditions: frozenset[str]
+
+    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        """[n, C, S, S] in [-1, 1]."""
+
+
+_PROMISES: dict[str, type] = {"samples": Samples, "translations": Translates, "reconstructions": Restores}
+
+
+class FeaturePart(NamedTuple):
+    """One task's images as features; only those of this process's blocks."""
+
+    features: Tensor  # float32 [n, D], on the CPU
+    logits: Tensor  # float32 [n, K], on the CPU; K = 0 if the extractor does not classify
+    index: Tensor  # int64 [n], place among the task's images
+    total: int  # the task's images on all processes
+
+
+Parts = list[FeaturePart]  # one per task
+
+
+class RealImages(NamedTuple):
+    """The real images of a task that are looked at."""
+
+    dataset: Dataset[Batch]
+    chosen: Tensor  # int64 [total], places in the data set
+    part: FeaturePart
+
+
+class SampleQuality:
+    """Judges what a model generates against real images.
+
+    As many images are generated as there are real ones. Both come in fixed blocks that are dealt to the
+    processes, and the noise of a block is a function of the seed, the task and the block's number: neither
+    another number of processes nor an earlier draw changes a score.
+
+    Args:
+        metrics: each makes a metric for a number of features; a class does.
+        num_samples: the most real images of a task that are looked at, and so of generated ones.
+        num_val_samples: the same in validation; None is `num_samples`.
+        batch_size: images in a block; another size gives other noise.
+        every_n_epochs: in a fit; 0 judges in tests only.
+        per_task: also scores each task seen so far. A model that takes neither label nor task cannot be asked
+            for a task's images; it gets what is meaningful against all of its images (recall, coverage).
+        floor: also scores real training images, as if a model had generated them: what a perfect model would
+            get.
+        source: "samples" needs `sample`, "reconstructions" needs `Restores`, "translations" needs
+            `Translates` (domain a is translated and compared with b).
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        metrics: Sequence[Callable[[int], FeatureMetric]],
+        num_samples: Positive = 10_000,
+        num_val_samples: Positive | None = None,
+        batch_size: Positive = 256,
+        every_n_epochs: NonNegative = 10,
+        per_task: bool = False,
+        floor: bool = False,
+        source: Literal["samples", "translations", "reconstructions"] = "samples",
+        seed: int = 0,
+    ) -> None:
+        if source not in _PROMISES:
+            raise ValueError(f"source={source!r}: must be one of {', '.join(_PROMISES)}")
+        num_val_samples = num_samples if num_val_samples is None else num_val_samples
+        at_least(1, num_samples=num_samples, num_val_samples=num_val_samples, batch_size=batch_size)
+        at_least(0, every_n_epochs=every_n_epochs)
+        self.extractor = extractor
+        self.metrics = [make(extractor.num_features) for make in metrics]
+        self.better = {name: way for metric in self.metrics for name, way in metric.names.items()}
+        if len(self.better) < sum(len(metric.names) for metric in self.metrics):
+            raise ValueError(f"metrics: two of them give the same name ({', '.join(sorted(self.better))})")
+        self.num_samples = {"test": num_samples, "val": num_val_samples}
+        self.batch_size, self.every_n_epochs = batch_size, every_n_epochs
+        self.per_task, self.floor, self.source, self.seed = per_task, floor, source, seed
+        self._data: StreamData | None = None
+        self._kept: dict[tuple[Split, int, int], RealImages] = {}
+        self._floors: dict[tuple[Split, int | None, int], list[Row]] = {}
+        self._explained = False
+
+    def check(self, context: Context) -> None:
+        promise = _PROMISES[self.source]
+        if not isinstance(context.model.abilities(), promise):
+            raise InputError(
+                f"source={self.source}: {type(context.model).__name__} does not promise {promise.__name__}. "
+                "Choose another source or model, or other judges, such as judges=terms"
+            )
+
+    def rows(self, context: Context, split: Split) -> list[Row]:
+        context = context.with_blocks(self.batch_size, self.seed)
+        if context.data is not self._data:
+            self._data = context.data
+            self._kept.clear()
+            self._floors.clear()
+        tasks = range(context.num_seen)
+        with undisturbed(context.model):
+            self.extractor.to(context.model.device)
+            real = [self._real(context, split, task, self.num_samples[split]) for task in tasks]
+            fake = [self._fake(context, task, real[task]) for task in tasks]
+            parts = [each.part for each in real]
+            return [*self._compare(context, split, parts, fake), *self._floor(context, split, parts)]
+
+    def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
+        """Scores of the generated images, task by task if asked, then of all."""
+        model = context.model
+        is_told = self.source != "samples" or bool(model.conditions)
+        if self.per_task and not is_told and not self._explained:
+            self._explained = True
+            log.info(
+                "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
+                "only recall, coverage and the like are given for it",
+                type(model).__name__,
+            )
+        rows = []
+        for on_task, view in context.views(self.per_task):
+            some_fake = fake[view] if is_told else fake
+            one_sided = on_task is not None and not is_told
+            numbers = self._numbers(context, real[view], some_fake, one_sided)
+            rows += self._as_rows(numbers, on_task, split, real[view], some_fake)
+        return rows
+
+    def _floor(self, context: Context, split: Split, real: Parts) -> list[Row]:
+        """Scores of real training images, if asked, computed once."""
+        rows = []
+        for on_task, view in context.views(self.per_task) if self.floor else ():
+            place = (split, on_task, len(real[view]))
+            if place not in self._floors:
+                tasks = range(len(real))[view]
+                train = [self._real(context, "train", task, real[task].total).part for task in tasks]
+                numbers = self._numbers(context, real[view], train)
+                numbers = {FLOOR + name: value for name, value in numbers.items()}
+                self._floors[place] = self._as_rows(numbers, on_task, split, real[view], train)
+            rows += self._floors[place]
+        return rows
+
+    def _numbers(
+        self, context: Context, real: Parts, fake: Parts, one_sided: bool = False
+    ) -> dict[str, float]:
+        # MPS has no float64.
+        device = torch.device("cpu") if context.model.device.type == "mps" else context.model.device
+        numbers = {}
+        for metric in self.metrics:
+            if one_sided and not metric.one_sided:
+                continue
+            metric.to(device)
+            for is_real, parts in ((True, real), (False, fake)):
+                first = 0
+                for part in parts:
+                    features, logits = part.features.to(device), part.logits.to(device)
+                    metric.update(features, is_real, part.index.to(device) + first, logits)
+                    first += part.total
+            values = metric.compute()
+            metric.reset()
+            numbers |= {n: float(v) for n, v in values.items() if not one_sided or n in metric.one_sided}
+        return numbers
+
+    def _as_rows(
+        self, numbers: Mapping[str, float], on_task: int | None, split: Split, real: Parts, fake: Parts
+    ) -> list[Row]:
+        extractor = (self.extractor.name, self.extractor.weights_hash)
+        counts = (sum(part.total for part in real), sum(part.total for part in fake))
+        return [Row(on_task, n, v, *extractor, split, *counts, self.seed) for n, v in numbers.items()]
+
+    def _real(self, context: Context, split: Split, task: int, most: int) -> RealImages:
+        """At most `most` real images of a task and their features, which are computed once."""
+        place = (split, task, most)
+        if place not in self._kept:
+            dataset = context.data.dataset(split, [task])
+            chosen = context.choose_sorted(len(dataset), most, Use.SAMPLES_CHOICE, _SPLITS.index(split), task)
+            images = (
+                (places, dataset.__getitems__(chosen[places].tolist()).target)
+                for _, places in context.blocks(len(chosen))
+            )
+            self._kept[place] = RealImages(dataset, chosen, self._features(context, images, len(chosen)))
+        return self._kept[place]
+
+    def _fake(self, context: Context, task: int, real: RealImages) -> FeaturePart:
+        """Features of as many generated images, in the same blocks."""
+        model = context.model
+
+        def images() -> Iterator[tuple[Tensor, Tensor]]:
+            for number, places in context.blocks(len(real.chosen)):
+                batch = None
+                if self.source != "samples" or model.conditions:
+                    batch = context.load(real.dataset, real.chosen[places])
+                with (
+                    forked_rng(self.seed, Use.SAMPLES, task, number, device=model.device),
+                    context.precision(),
+                ):
+                    image = self._generate(context, len(places), batch)
+                yield places, image
+
+        return self._features(context, images(), len(real.chosen))
+
+    def _generate(self, context: Context, count: int, batch: Batch | PairBatch | None) -> Tensor:
+        model = context.model
+        if self.source == "samples":
+            return model.sample(count, **{name: getattr(batch, name) for name in sorted(model.conditions)})
+        if self.source == "reconstructions":
+            return model.abilities().reconstruct(batch)
+        return model.abilities().translate(batch.a.image, to="b")
+
+    def _features(self, context: Context, images: Iterable[tuple[Tensor, Tensor]], total: int) -> FeaturePart:
+        num_features, num_logits = self.extractor.num_features, self.extractor.num_logits
+        # A process without blocks has empty tensors of the same widths.
+        index = [torch.empty(0, dtype=torch.long)]
+        found = [(torch.empty(0, num_features), torch.empty(0, num_logits))]
+        for places, image in images:
+            features, logits = self.extractor(to_uint8(image).to(context.model.device))
+            found.append((features.cpu(), image.new_empty(len(image), 0) if logits is None else logits.cpu()))
+            index.append(places)
+        features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return FeaturePart(features, logits, torch.cat(index), total)

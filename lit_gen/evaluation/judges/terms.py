@@ -1,0 +1,73 @@
+"""What a model says about held-out images itself, task by task."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.types import NonNegative, Positive, Split
+from lit_gen.evaluation.board import Row
+from lit_gen.evaluation.context import Context
+from lit_gen.evaluation.judges.base import at_least
+from lit_gen.metrics.task_matrix import Better
+
+_COSTS = ("loss", "error", "nll", "reconstruction")
+
+
+class TermMeans:
+    """Judges by the terms of the model's own `evaluate` (losses, the accuracy of a classifier): their means
+    over the held-out images of each task seen so far, and over all of them.
+
+    A term is a mean over a block; blocks count by their images. A stream of one task gets no rows, since
+    the Trainer's test logs the same numbers.
+
+    Args:
+        batch_size: images in a block; another size gives other noise.
+        every_n_epochs: in a fit; 0 judges in tests only.
+    """
+
+    def __init__(self, batch_size: Positive = 250, every_n_epochs: NonNegative = 0, seed: int = 0) -> None:
+        at_least(1, batch_size=batch_size)
+        at_least(0, every_n_epochs=every_n_epochs)
+        self.batch_size, self.every_n_epochs, self.seed = batch_size, every_n_epochs, seed
+        self.better: dict[str, Better] = {}
+
+    def check(self, context: Context) -> None:
+        """Every model has `evaluate`."""
+
+    def rows(self, context: Context, split: Split) -> list[Row]:
+        if len(context.data.tasks) == 1:
+            return []
+        context = context.with_blocks(self.batch_size, self.seed)
+        found = [self._of_task(context, split, task) for task in range(context.num_seen)]
+        rows = []
+        for on_task, view in context.views(per_task=True):
+            blocks = [block for task in found[view] for block in task]
+            count = sum(size for size, _ in blocks)
+            for name in dict.fromkeys(name for _, terms in blocks for name in terms):
+                # In the order of the blocks, so that the sum is the same for any number of processes.
+                mean = sum(size * terms.get(name, math.nan) for size, terms in blocks) / count
+                rows.append(Row(on_task, name, mean, "", "", split, count, 0, self.seed))
+        self.better = {row.metric: _better(row.metric) for row in rows}
+        return rows
+
+    def _of_task(self, context: Context, split: Split, task: int) -> list[tuple[int, dict[str, float]]]:
+        """Size and terms of every block."""
+        images, device = context.data.dataset(split, [task]), context.model.device
+
+        def answer(number: int, places: torch.Tensor) -> tuple[int, dict[str, float]]:
+            batch = context.load(images, places)
+            with forked_rng(self.seed, Use.TERMS, task, number, device=device), context.precision():
+                terms = context.model.evaluate(batch)
+            return len(places), {name: float(value) for name, value in terms.items()}
+
+        total = min(len(images), self.batch_size) if context.is_dry else len(images)
+        return context.over_blocks(total, answer)
+
+
+def _better(term: str) -> Better:
+    """Costs are better when they are low, and shares of right answers when they are high."""
+    name = term.rpartition("/")[2]
+    return "higher" if "accuracy" in name else "lower" if name in _COSTS else ""

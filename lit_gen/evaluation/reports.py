@@ -1,0 +1,108 @@
+"""What is made of a run's rows: the picture of the matrices, published figures beside ours, a warning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from lit_gen.core.types import Fraction, InputError
+from lit_gen.evaluation.board import Board, Row, in_words
+from lit_gen.evaluation.plots import heat_maps
+from lit_gen.evaluation.tables import as_text
+
+_DRAWN = ("fid", "precision", "recall", "accuracy")
+_SOURCE = "source"
+_SHARES = ("prd_precision", "prd_recall", "precision", "recall", "accuracy")  # published in percent
+
+
+def matrix_picture(board: Board) -> Tensor | None:
+    """Heat maps of the main matrices, uint8 [H, W, 3]; None while there is no number in any of them."""
+    panels = {}
+    for metric, extractor in board.kinds():
+        matrix, lower = board.matrix(metric, extractor), board.is_lower_better(metric)
+        if metric in _DRAWN and not matrix.isnan().all():
+            name = f"{metric} ({extractor})" if extractor else metric
+            panels[f"{name}\n{in_words(matrix, lower)}"] = (matrix, lower)
+    return heat_maps(panels) if panels else None
+
+
+def beside_published(
+    rows: Sequence[Row], published: Mapping[str, float | str], single_task: bool = False
+) -> str:
+    """Our figures, means over tasks after the last one, beside the published ones: a line for each of these.
+
+    Shares are in percent, as they are published. An FID is comparable only under the same feature extractor,
+    which the table names.
+
+    Args:
+        published: figures by metric ("fid", "prd_precision", ...), and "source", which says where they were
+            found and what they were measured with.
+        single_task: the scores of all tasks together are those of the only one.
+    """
+    lines = []
+    for name, value in check_published(published).items():
+        factor = 100 if name in _SHARES else 1
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            if row.metric == name and row.split == "test" and (row.on_task is not None or single_task):
+                values.setdefault(row.extractor, []).append(row.value)
+        for extractor, some in (values or {"-": [math.nan]}).items():
+            ours = factor * sum(some) / len(some)
+            text = "-" if math.isnan(ours) else f"{ours:.1f}"
+            measured = {"published": f"{value:g}", "ours": text, "measured with": extractor}
+            lines.append({"mean over tasks": name} | measured)
+    return f"{as_text(lines)}\npublished: {published.get(_SOURCE, '')}"
+
+
+def check_published(published: Mapping[str, float | str]) -> dict[str, float]:
+    """The figures without their source.
+
+    Raises:
+        InputError: one is no number.
+    """
+    figures = {name: value for name, value in published.items() if name != _SOURCE}
+    for name, value in figures.items():
+        if not isinstance(value, int | float):
+            raise InputError(f"published.{name}={value!r}: a published figure is a number")
+    return figures
+
+
+class ModeCollapse:
+    """Says when a generator draws only a part of what it should.
+
+    It is likely when good images are few in kind (recall below `recall`, precision above `precision`) at
+    two scorings running, or when the images fill less than `classes` of the classes that real images have.
+
+    Attributes:
+        suspicions: scorings running with low recall and high precision.
+    """
+
+    def __init__(self, recall: Fraction = 0.1, precision: Fraction = 0.5, classes: Fraction = 0.5) -> None:
+        for name, value in (("recall", recall), ("precision", precision), ("classes", classes)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: must be from 0 to 1")
+        self.recall, self.precision, self.classes = recall, precision, classes
+        self.suspicions = 0
+
+    def look(self, rows: Sequence[Row]) -> str:
+        """Why the images of this scoring look collapsed; empty when they do not. Of several extractors the
+        first counts.
+        """
+        judged = [row for row in rows if row.extractor and row.on_task is None]
+        values = {row.metric: row.value for row in judged if row.extractor == judged[0].extractor}
+        reasons = []
+        if "recall" in values and "precision" in values:
+            recall, precision = values["recall"], values["precision"]
+            is_low = recall < self.recall and precision > self.precision
+            self.suspicions = self.suspicions + 1 if is_low else 0
+            if self.suspicions >= 2:
+                times = f"at {self.suspicions} scorings running"
+                reasons.append(f"recall {recall:.2f} with precision {precision:.2f}, {times}")
+        share = values.get("class_coverage", 1.0)
+        if share < self.classes:
+            covered = values["classes_covered"]
+            of = f" of {covered / share:.0f}" if share else ""
+            reasons.append(f"images of {covered:.0f}{of} classes")
+        return "; ".join(reasons)

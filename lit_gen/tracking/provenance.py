@@ -1,0 +1,127 @@
+"""What a result depends on beside its configuration: commit, versions, device, images, time."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lit_gen.core.types import StreamData
+
+_SOURCE = Path(__file__).resolve().parents[2]
+_PACKAGES = ("lit-gen", "torch", "lightning", "torchmetrics", "torchvision", "mlflow")
+_LOOKED_AT = 1000  # images; enough to tell data sets and splits apart, at no cost
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of this program's source, with "-dirty" where files differ; None outside a checkout."""
+    if not (_SOURCE / ".git").exists():
+        return None  # installed; a repository around it would be somebody else's
+    command = ["git", "-C", str(_SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of what decides numbers, of the packages that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """ "cpu", or the kind of device with its model."""
+    return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+class DataPart(NamedTuple):
+    """One split of the data."""
+
+    name: str
+    digest: str  # 16 hexadecimal digits
+    context: str  # "training" or "test"
+    profile: dict[str, Any]
+
+
+def describe_data(data: StreamData) -> tuple[DataPart, ...]:
+    """Training and test images of all tasks of a stream.
+
+    The digest is a SHA-256 over the number of images and over the pixels, labels and tasks of up to 1000 of
+    them, spread evenly.
+    """
+    parts = []
+    for split, context in (("train", "training"), ("test", "test")):
+        images = data.dataset(split, range(len(data.tasks)))
+        count = min(len(images), _LOOKED_AT)
+        digest = hashlib.sha256(str(len(images)).encode())
+        _feed(digest, images.__getitems__([place * len(images) // count for place in range(count)]))
+        profile: dict[str, Any] = {"num_images": len(images), **data.spec._asdict()}
+        if split == "train":
+            profile["tasks"] = {task.name: task.num_images for task in data.tasks}
+        parts.append(DataPart(type(data).__name__, digest.hexdigest()[:16], context, profile))
+    return tuple(parts)
+
+
+def _feed(digest: Any, batch: Any) -> None:
+    for part in (batch,) if isinstance(batch, torch.Tensor) else batch:
+        if isinstance(part, torch.Tensor):
+            digest.update(part.contiguous().numpy().tobytes())
+        else:
+            _feed(digest, part)
+
+
+class PhaseTimes:
+    """A stopwatch per (task, phase) that stands still during validation."""
+
+    def __init__(self) -> None:
+        self._totals: dict[tuple[int, str], list[float]] = {}  # images, seconds
+        self._current: list[float] = [0, 0.0]
+        self._since: float | None = None
+        self.images = 0  # of this process since the clock last stood still
+
+    def enter(self, task: int, phase: str) -> None:
+        """The clock of this phase runs from now on."""
+        self._current, self.images = self._totals.setdefault((task, phase), [0, 0.0]), 0
+        self.go()
+
+    def go(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def stop(self, processes: int = 1) -> None:
+        """The clock stands still; `images` count once for each process."""
+        if self._since is not None:
+            self._current[1] += time.monotonic() - self._since
+        self._current[0] += self.images * processes
+        self._since, self.images = None, 0
+
+    def state(self) -> list[list[Any]]:
+        """Plain lists, for a checkpoint."""
+        return [[*key, *total] for key, total in self._totals.items()]
+
+    def load(self, state: list[list[Any]]) -> None:
+        self._totals = {(task, phase): [images, seconds] for task, phase, images, seconds in state}
+        self._since = None
+
+    def report(self) -> list[dict[str, Any]]:
+        """One entry per phase of every task, in the order they were trained."""
+        return [
+            {"task": task, "phase": phase, "images": int(images), "seconds": round(seconds, 3)}
+            | {"images_per_second": round(images / seconds, 1) if seconds > 0 else None}
+            for (task, phase), (images, seconds) in self._totals.items()
+        ]
