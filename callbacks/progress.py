@@ -10,7 +10,7 @@ import rich
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lit_gen.core.progress import Course
 
@@ -36,11 +36,9 @@ class StageProgress(ProgressBar):
         self.refresh_seconds, self.log_seconds = refresh_seconds, log_seconds
         self._console = console
         self._is_enabled = True
-        self._bar: Progress | None = None
-        self._line: TaskID | None = None
-        self._next = 0.0
+        self._bar: Progress | None = None  # None: log lines
+        self._next = 0.0  # when something is said again
         self._images, self._seconds, self._since = 0, 0.0, 0.0
-        self._scored = 0
 
     def enable(self) -> None:
         self._is_enabled = True
@@ -62,7 +60,8 @@ class StageProgress(ProgressBar):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._seconds += time.monotonic() - self._since
-            self._draw(f"{place(trainer, pl_module)}  validating")
+            if self._bar is not None:
+                self._say(f"{place(trainer, pl_module)}  validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()
@@ -77,91 +76,80 @@ class StageProgress(ProgressBar):
         self._close()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._scored, self._since = 0, time.monotonic()
-        batches = trainer.num_test_batches
-        self._open(sum(batches) if isinstance(batches, list) else batches)
-        self._draw(f"{place(trainer)}  scoring", now=True)
+        self._since = time.monotonic()
+        self._open(sum(trainer.num_test_batches))
+        if self._bar is not None:
+            self._say(f"{place(trainer)}  scoring")
 
-    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._scored += 1
-        self._draw(f"{place(trainer)}  scoring", self._scored)
+    def on_test_batch_end(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+            if time.monotonic() >= self._next:
+                self._say()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(f"{place(trainer)}  scoring: drawing and comparing images", self._scored, now=True)
+        if self._bar is not None:
+            self._say(f"{place(trainer)}  scoring: drawing and comparing images")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        text = f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s"
-        if self._bar is None:
-            self._log(text)
-        self._draw(text, self._scored, now=True)
+        self._say(f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s")
         self._close()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(f"{place(trainer, pl_module)}  one pass over the task's images")
+        self._say(f"{place(trainer, pl_module)}  one pass over the task's images")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close()
 
     def _open(self, total: float) -> None:
         self._close()
         console = self._console or rich.get_console()
         self._next = time.monotonic() + (0 if console.is_terminal else self.log_seconds)
-        if not (self._is_enabled and console.is_terminal):
-            return
-        # Refreshed by hand: Rich's own thread would redraw ten times a second while the model trains.
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[terms]}"),
-            console=console,
-            auto_refresh=False,
-        )
-        self._line = self._bar.add_task("", total=None if total == float("inf") else total, terms="")
-        self._bar.start()
+        if self._is_enabled and console.is_terminal:
+            # Refreshed by hand: Rich's own thread would redraw ten times a second while the model trains.
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[terms]}"),
+                console=console,
+                auto_refresh=False,
+            )
+            self._bar.add_task("", total=None if total == float("inf") else total, terms="")
+            self._bar.start()
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = self._line = None
-
-    def _draw(self, text: str, done: int | None = None, terms: str = "", now: bool = False) -> None:
-        if self._bar is not None and (now or time.monotonic() >= self._next):
-            self._next = time.monotonic() + self.refresh_seconds
-            self._bar.update(self._line, description=text, completed=done, terms=terms, refresh=True)
-
-    def _log(self, text: str) -> None:
-        if self._is_enabled:
-            log.info(text)
+            self._bar = None
 
     def _say_training(self, trainer: Trainer, module: LightningModule, done: float | None = None) -> None:
-        """The bar with `done` batches of the epoch, or a log line."""
-        now = time.monotonic()
-        seconds = self._seconds + now - self._since
+        """`done`: batches of the epoch."""
+        seconds = self._seconds + time.monotonic() - self._since
         rate = self._images * trainer.world_size / seconds if seconds > 0 else 0.0
-        text, terms = f"{place(trainer, module)}  {reached(trainer, module)}", terms_of(module)
-        if self._bar is None:
-            self._next = now + self.log_seconds
-            self._log(f"{text}  {rate:,.0f} images/s  {terms}")
-        else:
-            self._draw(text, int(done), f"{rate:,.0f} images/s  {terms}", now=True)
+        text = f"{place(trainer, module)}  {reached(trainer, module)}"
+        self._say(text, done, f"{rate:,.0f} images/s  {terms_of(module)}")
+
+    def _say(self, text: str | None = None, done: float | None = None, terms: str = "") -> None:
+        """On the bar, where None leaves the text or the number as it is, or else as a log line."""
+        if self._bar is not None:
+            self._next = time.monotonic() + self.refresh_seconds
+            line = self._bar.task_ids[0]
+            self._bar.update(line, description=text, completed=done, terms=terms, refresh=True)
+        elif self._is_enabled:
+            self._next = time.monotonic() + self.log_seconds
+            log.info("%s", f"{text}  {terms}".rstrip())
 
 
 def place(trainer: Trainer, module: LightningModule | None = None) -> str:
     """ "task 2/5 main": the current task and, given the module, its phase."""
     data = trainer.datamodule
-    tasks = getattr(data, "tasks", None)
-    words = []
-    if tasks and len(tasks) > 1:
+    tasks, phase = getattr(data, "tasks", ()), getattr(module, "phase", None)
+    words = [phase.name] if phase is not None else []
+    if len(tasks) > 1:
         joint = len(data.stages) == 1
-        words.append("all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
-    phase = getattr(module, "phase", None)
-    if phase is not None:
-        words.append(phase.name)
+        words.insert(0, "all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
     return " ".join(words) or ("training" if module is not None else "model")
 
 
@@ -172,10 +160,8 @@ def reached(trainer: Trainer, module: LightningModule) -> str:
         return f"step {course.steps_done:,}/{course.steps:,}"
     if course.images:
         return f"image {course.images_done:,}/{course.images:,}"
-    most = trainer.max_epochs
-    if most in (None, -1):
-        return f"epoch {trainer.current_epoch + 1}"
-    return f"epoch {min(trainer.current_epoch + 1, most)}/{most}"
+    now, most = trainer.current_epoch + 1, trainer.max_epochs
+    return f"epoch {now}" if most in (None, -1) else f"epoch {min(now, most)}/{most}"
 
 
 def terms_of(module: LightningModule) -> str:

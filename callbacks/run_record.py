@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,17 +15,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
 from lit_gen.core.files import write_json
 from lit_gen.core.progress import batches_seen
+from lit_gen.evaluation.board import Board
 from lit_gen.tracking.connection import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
 from lit_gen.tracking.provenance import PhaseTimes, describe_data, device_name, git_commit, package_versions
-
-
-class HasSummary(Protocol):
-    """Scores of the whole run."""
-
-    def summary(self) -> Mapping[str, Any]:
-        """Named tuples of numbers, by the name of the score."""
 
 
 class RunRecord(Callback):
@@ -42,7 +36,7 @@ class RunRecord(Callback):
     """
 
     def __init__(
-        self, config: Mapping[str, Any], source: Mapping[str, Any], board: HasSummary | None = None
+        self, config: Mapping[str, Any], source: Mapping[str, Any], board: Board | None = None
     ) -> None:
         self.config, self.source, self.board = dict(config), without_secrets(source), board
         self.cpu_threads = torch.get_num_threads()
@@ -122,7 +116,7 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._times.images += batch.size
+        self._times.count(batch.size * trainer.world_size)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._times.stop()
@@ -132,7 +126,7 @@ class RunRecord(Callback):
             self._times.go()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._times.stop(trainer.world_size)
+        self._times.stop()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep_text("scores.csv")

@@ -216,19 +216,19 @@ def test_the_commit_is_that_of_the_checkout():
     assert git_commit() in (head, f"{head}-dirty")
 
 
-def test_stopwatch_adds_up_over_processes_and_resumes(monkeypatch):
+def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("lit_gen.tracking.provenance.time.monotonic", lambda: now[0])
     times = PhaseTimes()
     times.enter(0, "main")
-    times.images += 10
+    times.count(30)
     now[0] = 2.0
-    times.stop(processes=3)
+    times.stop()
     now[0] = 50.0  # validation
     times.go()
-    times.images += 10
+    times.count(30)
     now[0] = 53.0
-    times.stop(processes=3)
+    times.stop()
     resumed = PhaseTimes()
     resumed.load(times.state())
     assert resumed.report() == [
@@ -268,6 +268,8 @@ def test_two_processes_keep_one_record_and_end_without_a_server_and_when_they_fa
     for name, status in (("dead", "FINISHED"), ("fails", "FAILED")):
         summary = json.loads((home / name / "summary.json").read_text())
         assert (summary["world_size"], summary["status"]) == (2, status)
+        if status == "FINISHED":  # two epochs of 80 images, on both processes together
+            assert all(phase["images"] >= 160 for phase in summary["phases"])
         assert (summary["mlflow_run_id"] is None) == (name == "dead")
         lines = (home / name / "metrics.csv").read_text().splitlines()
         assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))
