@@ -53,7 +53,7 @@ class RunRecord(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "wall_seconds": self.wall_seconds,
-            "phases": self._times.state(),
+            "phases": self._times.report(),
             "last_step": batches_seen(self._trainer) - 1,
             "metric_rows": sum(f.rows for f in self._loggers(MetricsFile) if self._trainer.is_global_zero),
         }

@@ -104,12 +104,9 @@ class PhaseTimes:
             self._current[1] += time.monotonic() - self._since
         self._since = None
 
-    def state(self) -> list[list[Any]]:
-        """Plain lists, for a checkpoint."""
-        return [[*key, *total] for key, total in self._totals.items()]
-
-    def load(self, state: list[list[Any]]) -> None:
-        self._totals = {(task, phase): [images, seconds] for task, phase, images, seconds in state}
+    def load(self, report: list[dict[str, Any]]) -> None:
+        """Goes on from a report."""
+        self._totals = {(p["task"], p["phase"]): [p["images"], p["seconds"]] for p in report}
         self._since = None
 
     def report(self) -> list[dict[str, Any]]:
