@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import rich
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lit_gen.core.progress import Course
+from lit_gen.core.module import LitModel
 
 log = logging.getLogger(__name__)
 
@@ -46,36 +46,36 @@ class StageProgress(ProgressBar):
     def disable(self) -> None:
         self._is_enabled = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._images, self._seconds, self._since = 0, 0.0, time.monotonic()
         self._open(trainer.num_training_batches)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LitModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += batch.size
         if time.monotonic() >= self._next:
             self._say_training(trainer, pl_module, batch_idx + 1)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         if trainer.state.fn == "fit":
             self._seconds += time.monotonic() - self._since
             if self._bar is not None:
                 self._say(f"{place(trainer, pl_module)}  validating")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._since = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if self._bar is not None:
             self._say_training(trainer, pl_module, trainer.num_training_batches)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if self._bar is None:
             self._say_training(trainer, pl_module)
         self._close()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._since = time.monotonic()
         self._open(sum(trainer.num_test_batches))
         if self._bar is not None:
@@ -87,18 +87,18 @@ class StageProgress(ProgressBar):
             if time.monotonic() >= self._next:
                 self._say()
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if self._bar is not None:
             self._say(f"{place(trainer)}  scoring: drawing and comparing images")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._say(f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s")
         self._close()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._say(f"{place(trainer, pl_module)}  one pass over the task's images")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LitModel, exception: BaseException) -> None:
         self._close()
 
     def _open(self, total: float) -> None:
@@ -124,12 +124,13 @@ class StageProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _say_training(self, trainer: Trainer, module: LightningModule, done: float | None = None) -> None:
+    def _say_training(self, trainer: Trainer, module: LitModel, done: float | None = None) -> None:
         """`done`: batches of the epoch."""
         seconds = self._seconds + time.monotonic() - self._since
         rate = self._images * trainer.world_size / seconds if seconds > 0 else 0.0
+        terms = (f"{name} {float(value):.4g}" for name, value in module.latest_terms.items())
         text = f"{place(trainer, module)}  {reached(trainer, module)}"
-        self._say(text, done, f"{rate:,.0f} images/s  {terms_of(module)}")
+        self._say(text, done, "  ".join((f"{rate:,.0f} images/s", *terms)))
 
     def _say(self, text: str | None = None, done: float | None = None, terms: str = "") -> None:
         """On the bar, where None leaves the text or the number as it is, or else as a log line."""
@@ -142,29 +143,23 @@ class StageProgress(ProgressBar):
             log.info("%s", f"{text}  {terms}".rstrip())
 
 
-def place(trainer: Trainer, module: LightningModule | None = None) -> str:
+def place(trainer: Trainer, module: LitModel | None = None) -> str:
     """ "task 2/5 main": the current task and, given the module, its phase."""
     data = trainer.datamodule
-    tasks, phase = getattr(data, "tasks", ()), getattr(module, "phase", None)
-    words = [phase.name] if phase is not None else []
+    tasks = getattr(data, "tasks", ())
+    words = [module.phase.name] if module is not None and module.phase is not None else []
     if len(tasks) > 1:
         joint = len(data.stages) == 1
         words.insert(0, "all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
     return " ".join(words) or ("training" if module is not None else "model")
 
 
-def reached(trainer: Trainer, module: LightningModule) -> str:
+def reached(trainer: Trainer, module: LitModel) -> str:
     """ "epoch 3/10", of those of the run when this phase ends, or "step 700/1,000" of a phase in steps."""
-    course = getattr(module, "course", Course())
+    course = module.course
     if course.steps:
         return f"step {course.steps_done:,}/{course.steps:,}"
     if course.images:
         return f"image {course.images_done:,}/{course.images:,}"
     now, most = trainer.current_epoch + 1, trainer.max_epochs
     return f"epoch {now}" if most in (None, -1) else f"epoch {min(now, most)}/{most}"
-
-
-def terms_of(module: LightningModule) -> str:
-    """The latest terms, such as "loss 12.3  kl 4.5"."""
-    terms = getattr(module, "latest_terms", {})
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in terms.items())

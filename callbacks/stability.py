@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.progress import place
 from lit_gen.core.checkpoint import LAST
+from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.core.types import Diverged
 
@@ -37,13 +38,11 @@ class Stability(Callback):
         self._losses: list[tuple[int, str, Tensor]] = []  # batch, name, value
         self._norms: dict[str, Tensor] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._losses, self._norms = [], {}
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        turns = getattr(getattr(pl_module, "phase", None), "turns", ())
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LitModel, optimizer: Optimizer) -> None:
+        turns = pl_module.phase.turns
         name = f"/{turns[trainer.optimizers.index(optimizer)].name}" if len(turns) > 1 else ""
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         gradients = [p.grad for p in parameters if p.grad is not None] if name not in self._norms else ()
@@ -54,15 +53,14 @@ class Stability(Callback):
             self._norms[name] = get_total_norm(gradients) / (scaler.get_scale() if is_scaled else 1.0)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LitModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        terms = getattr(pl_module, "latest_terms", {})
-        done = batches_seen(trainer)
+        done, terms = batches_seen(trainer), pl_module.latest_terms
         self._losses += [(done, name, value) for name, value in terms.items() if name.endswith("loss")]
         if done % trainer.log_every_n_steps == 0:
             self._look(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._look(trainer, pl_module)
         weights = {name: weight.detach() for name, weight in pl_module.named_parameters()}
         is_fine = get_total_norm(list(weights.values())).isfinite()
@@ -71,7 +69,7 @@ class Stability(Callback):
             what = f"{bad or 'a weight of another process'} is not finite"
             self._stop(trainer, pl_module, what, batches_seen(trainer))
 
-    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+    def _look(self, trainer: Trainer, module: LitModel) -> None:
         """Raises Diverged on every process if a loss of any of them has left the limits."""
         losses, self._losses = self._losses, []
         values = torch.stack([value for *_, value in losses]).tolist() if losses else []
@@ -88,7 +86,7 @@ class Stability(Callback):
                 logger.log_metrics(numbers, step=batches_seen(trainer) - 1)
         self._norms = {}
 
-    def _stop(self, trainer: Trainer, module: LightningModule, what: str, batch: int | None) -> None:
+    def _stop(self, trainer: Trainer, module: LitModel, what: str, batch: int | None) -> None:
         where = f"{place(trainer, module)}, epoch {trainer.current_epoch + 1}"
         if batch is not None:
             where += f", batch {batch:,} of the run"
