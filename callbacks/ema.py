@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -54,10 +53,8 @@ class AveragedWeights(Callback):
         decays = tuple(decay) if isinstance(decay, Sequence) else (decay,)
         if not decays or not all(0 <= each <= 1 for each in decays):
             raise ValueError(f"decay={decay}: must be from 0 to 1")
-        if not isinstance(warmup, bool) and warmup < 0:
+        if warmup < 0:
             raise ValueError(f"warmup={warmup}: must be true, false or at least 0")
-        if update_every_n_steps < 1:
-            raise ValueError(f"update_every_n_steps={update_every_n_steps}: must be at least 1")
         if use is not None and use not in decays:
             raise ValueError(f"use={use}: must be one of decay={decay}")
         self.modules, self.warmup = tuple(modules), warmup
@@ -67,7 +64,7 @@ class AveragedWeights(Callback):
         self._ages: dict[str, int] = {}  # updates of every average that goes on
         self._beside: dict[str, Tensor] = {}  # what training goes on from; in training, the average
         self._others: dict[float, dict[str, Tensor]] = {d: {} for d in decays if d != self.decay}
-        self._task, self._steps, self._seen = -1, 0, 0
+        self._task, self._steps = -1, 0
         self._names: list[str] = []  # what the phase trains
         self._turns: set[str] = set()  # those that train it
 
@@ -88,16 +85,15 @@ class AveragedWeights(Callback):
         self._turns = {t.name for t in turns if any(id(p) in mine for m in t.trains for p in m.parameters())}
         task = trainer.datamodule.current_task
         self._keep(self._names if task == self._task else ())
-        self._task, self._seen = task, trainer.global_step
+        self._task = task
         for group in (self._beside, *self._others.values()):
-            group |= {name: value.to(tensors[name].device) for name, value in group.items()}
+            group.update({name: value.to(tensors[name].device) for name, value in group.items()})
         self._put(pl_module, averages=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LitModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped, self._seen = trainer.global_step > self._seen, trainer.global_step
-        if stepped and self._turns.intersection(pl_module.turns_stepped):
+        if self._turns.intersection(pl_module.turns_stepped):
             if self._steps >= self.start and self._steps % self.every == 0:
                 self._update(_tensors(pl_module))
             self._steps += 1
@@ -122,7 +118,7 @@ class AveragedWeights(Callback):
         tensors = _tensors(pl_module)
         beside = self._beside
         if not self._is_in_use:
-            averages = {id(tensors[name]): value for name, value in self._beside.items()}
+            averages = {id(tensors[name]): value for name, value in beside.items()}
             state = pl_module.state_dict(keep_vars=True)  # with every name of a shared tensor
             checkpoint["state_dict"] |= {n: averages[id(t)] for n, t in state.items() if id(t) in averages}
             beside = {name: tensors[name].detach() for name in self._beside}
@@ -130,10 +126,8 @@ class AveragedWeights(Callback):
         checkpoint["callbacks"][self.state_key] = kept | {"task": self._task, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._is_in_use = True
-        self._task, self._steps = state_dict["task"], state_dict["steps"]
-        self._ages = dict(state_dict["ages"])
-        kept = copy.deepcopy(state_dict)  # the checkpoint stays as it is
+        self._is_in_use, kept = True, copy.deepcopy(state_dict)  # the checkpoint stays as it is
+        self._task, self._steps, self._ages = kept["task"], kept["steps"], kept["ages"]
         self._beside, self._others = kept["beside"], kept["others"]
 
     def _trained(self, module: nn.Module) -> list[str]:
@@ -170,9 +164,8 @@ class AveragedWeights(Callback):
         """Of the update after `age` others, from 1 on."""
         if self.warmup is False:
             return decay
-        if self.warmup is True:
-            return min(decay, (1 + age) / (10 + age))
-        return min(decay, (1 - 1 / (age + 1)) ** (self.warmup + 1))
+        most = (1 + age) / (10 + age) if self.warmup is True else (1 - 1 / (age + 1)) ** (self.warmup + 1)
+        return min(decay, most)
 
     @torch.no_grad()
     def _put(self, module: nn.Module, averages: bool) -> None:
@@ -207,5 +200,5 @@ def use_average(module: nn.Module, callbacks: dict[str, Any], decay: float) -> N
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, shared ones by each of their names."""
-    parameters = module.named_parameters(remove_duplicate=False)
-    return dict(itertools.chain(parameters, module.named_buffers(remove_duplicate=False)))
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    return dict(module.named_parameters(remove_duplicate=False)) | buffers

@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 import rich
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lit_gen.core.progress import Course
+from lit_gen.core.module import LitModel
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,9 @@ class StageProgress(ProgressBar):
         self.refresh_seconds, self.log_seconds = refresh_seconds, log_seconds
         self._console = console
         self._is_enabled = True
-        self._bar: Progress | None = None
-        self._line: TaskID | None = None
-        self._next = 0.0
+        self._bar: Progress | None = None  # None: log lines
+        self._next = 0.0  # when something is said again
         self._images, self._seconds, self._since = 0, 0.0, 0.0
-        self._scored = 0
 
     def enable(self) -> None:
         self._is_enabled = True
@@ -48,137 +46,120 @@ class StageProgress(ProgressBar):
     def disable(self) -> None:
         self._is_enabled = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._images, self._seconds, self._since = 0, 0.0, time.monotonic()
         self._open(trainer.num_training_batches)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LitModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._images += batch.size
         if time.monotonic() >= self._next:
             self._say_training(trainer, pl_module, batch_idx + 1)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         if trainer.state.fn == "fit":
             self._seconds += time.monotonic() - self._since
-            self._draw(f"{place(trainer, pl_module)}  validating")
+            if self._bar is not None:
+                self._say(f"{place(trainer, pl_module)}  validating")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._since = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if self._bar is not None:
             self._say_training(trainer, pl_module, trainer.num_training_batches)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if self._bar is None:
             self._say_training(trainer, pl_module)
         self._close()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._scored, self._since = 0, time.monotonic()
-        batches = trainer.num_test_batches
-        self._open(sum(batches) if isinstance(batches, list) else batches)
-        self._draw(f"{place(trainer)}  scoring", now=True)
+    def on_test_start(self, trainer: Trainer, pl_module: LitModel) -> None:
+        self._since = time.monotonic()
+        self._open(sum(trainer.num_test_batches))
+        if self._bar is not None:
+            self._say(f"{place(trainer)}  scoring")
 
-    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._scored += 1
-        self._draw(f"{place(trainer)}  scoring", self._scored)
+    def on_test_batch_end(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+            if time.monotonic() >= self._next:
+                self._say()
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(f"{place(trainer)}  scoring: drawing and comparing images", self._scored, now=True)
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        if self._bar is not None:
+            self._say(f"{place(trainer)}  scoring: drawing and comparing images")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        text = f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s"
-        if self._bar is None:
-            self._log(text)
-        self._draw(text, self._scored, now=True)
+    def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        self._say(f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s")
         self._close()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(f"{place(trainer, pl_module)}  one pass over the task's images")
+    def on_predict_start(self, trainer: Trainer, pl_module: LitModel) -> None:
+        self._say(f"{place(trainer, pl_module)}  one pass over the task's images")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LitModel, exception: BaseException) -> None:
         self._close()
 
     def _open(self, total: float) -> None:
         self._close()
         console = self._console or rich.get_console()
         self._next = time.monotonic() + (0 if console.is_terminal else self.log_seconds)
-        if not (self._is_enabled and console.is_terminal):
-            return
-        # Refreshed by hand: Rich's own thread would redraw ten times a second while the model trains.
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[terms]}"),
-            console=console,
-            auto_refresh=False,
-        )
-        self._line = self._bar.add_task("", total=None if total == float("inf") else total, terms="")
-        self._bar.start()
+        if self._is_enabled and console.is_terminal:
+            # Refreshed by hand: Rich's own thread would redraw ten times a second while the model trains.
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[terms]}"),
+                console=console,
+                auto_refresh=False,
+            )
+            self._bar.add_task("", total=None if total == float("inf") else total, terms="")
+            self._bar.start()
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = self._line = None
+            self._bar = None
 
-    def _draw(self, text: str, done: int | None = None, terms: str = "", now: bool = False) -> None:
-        if self._bar is not None and (now or time.monotonic() >= self._next):
-            self._next = time.monotonic() + self.refresh_seconds
-            self._bar.update(self._line, description=text, completed=done, terms=terms, refresh=True)
-
-    def _log(self, text: str) -> None:
-        if self._is_enabled:
-            log.info(text)
-
-    def _say_training(self, trainer: Trainer, module: LightningModule, done: float | None = None) -> None:
-        """The bar with `done` batches of the epoch, or a log line."""
-        now = time.monotonic()
-        seconds = self._seconds + now - self._since
+    def _say_training(self, trainer: Trainer, module: LitModel, done: float | None = None) -> None:
+        """`done`: batches of the epoch."""
+        seconds = self._seconds + time.monotonic() - self._since
         rate = self._images * trainer.world_size / seconds if seconds > 0 else 0.0
-        text, terms = f"{place(trainer, module)}  {reached(trainer, module)}", terms_of(module)
-        if self._bar is None:
-            self._next = now + self.log_seconds
-            self._log(f"{text}  {rate:,.0f} images/s  {terms}")
-        else:
-            self._draw(text, int(done), f"{rate:,.0f} images/s  {terms}", now=True)
+        terms = (f"{name} {float(value):.4g}" for name, value in module.latest_terms.items())
+        text = f"{place(trainer, module)}  {reached(trainer, module)}"
+        self._say(text, done, "  ".join((f"{rate:,.0f} images/s", *terms)))
+
+    def _say(self, text: str | None = None, done: float | None = None, terms: str = "") -> None:
+        """On the bar, where None leaves the text or the number as it is, or else as a log line."""
+        if self._bar is not None:
+            self._next = time.monotonic() + self.refresh_seconds
+            line = self._bar.task_ids[0]
+            self._bar.update(line, description=text, completed=done, terms=terms, refresh=True)
+        elif self._is_enabled:
+            self._next = time.monotonic() + self.log_seconds
+            log.info("%s", f"{text}  {terms}".rstrip())
 
 
-def place(trainer: Trainer, module: LightningModule | None = None) -> str:
+def place(trainer: Trainer, module: LitModel | None = None) -> str:
     """ "task 2/5 main": the current task and, given the module, its phase."""
     data = trainer.datamodule
-    tasks = getattr(data, "tasks", None)
-    words = []
-    if tasks and len(tasks) > 1:
+    tasks = getattr(data, "tasks", ())
+    words = [module.phase.name] if module is not None and module.phase is not None else []
+    if len(tasks) > 1:
         joint = len(data.stages) == 1
-        words.append("all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
-    phase = getattr(module, "phase", None)
-    if phase is not None:
-        words.append(phase.name)
+        words.insert(0, "all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
     return " ".join(words) or ("training" if module is not None else "model")
 
 
-def reached(trainer: Trainer, module: LightningModule) -> str:
+def reached(trainer: Trainer, module: LitModel) -> str:
     """ "epoch 3/10", of those of the run when this phase ends, or "step 700/1,000" of a phase in steps."""
-    course = getattr(module, "course", Course())
+    course = module.course
     if course.steps:
         return f"step {course.steps_done:,}/{course.steps:,}"
     if course.images:
         return f"image {course.images_done:,}/{course.images:,}"
-    most = trainer.max_epochs
-    if most in (None, -1):
-        return f"epoch {trainer.current_epoch + 1}"
-    return f"epoch {min(trainer.current_epoch + 1, most)}/{most}"
-
-
-def terms_of(module: LightningModule) -> str:
-    """The latest terms, such as "loss 12.3  kl 4.5"."""
-    terms = getattr(module, "latest_terms", {})
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+    now, most = trainer.current_epoch + 1, trainer.max_epochs
+    return f"epoch {now}" if most in (None, -1) else f"epoch {min(now, most)}/{most}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -14,18 +14,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
 from lit_gen.core.files import write_json
+from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
+from lit_gen.evaluation.board import Board
 from lit_gen.tracking.connection import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
 from lit_gen.tracking.provenance import PhaseTimes, describe_data, device_name, git_commit, package_versions
-
-
-class HasSummary(Protocol):
-    """Scores of the whole run."""
-
-    def summary(self) -> Mapping[str, Any]:
-        """Named tuples of numbers, by the name of the score."""
 
 
 class RunRecord(Callback):
@@ -41,15 +36,12 @@ class RunRecord(Callback):
         cpu_threads: that the run uses.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], source: Mapping[str, Any], board: HasSummary | None = None
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], source: Mapping[str, Any], board: Board) -> None:
         self.config, self.source, self.board = dict(config), without_secrets(source), board
         self.cpu_threads = torch.get_num_threads()
         self._trainer: Trainer | None = None
         self._times = PhaseTimes()
-        self._started = time.monotonic()
-        self._seconds_before = 0.0  # of the same run before it was resumed
+        self._started = time.monotonic()  # earlier by what the run had taken before it was resumed
         # A run that begins anew in its folder, killed before its first checkpoint, drops all it logged there.
         self._cut_metrics: tuple[int, int] | None = (-1, 0)
         self._finished: Status | None = None
@@ -59,13 +51,13 @@ class RunRecord(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "wall_seconds": self.wall_seconds,
-            "phases": self._times.state(),
+            "phases": self._times.report(),
             "last_step": batches_seen(self._trainer) - 1,
             "metric_rows": sum(f.rows for f in self._loggers(MetricsFile) if self._trainer.is_global_zero),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._seconds_before, self._started = state_dict["wall_seconds"], time.monotonic()
+        self._started = time.monotonic() - state_dict["wall_seconds"]
         self._times.load(state_dict["phases"])
         self._cut_metrics = (state_dict["last_step"], state_dict["metric_rows"])
 
@@ -88,7 +80,7 @@ class RunRecord(Callback):
     @property
     def wall_seconds(self) -> float:
         """Seconds of work on this run, resumed parts included."""
-        return self._seconds_before + time.monotonic() - self._started
+        return time.monotonic() - self._started
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         is_new, self._trainer = self._trainer is None, trainer
@@ -100,7 +92,7 @@ class RunRecord(Callback):
         for tracker in trackers:
             tracker.log_hyperparams(self.config)
             tracker.set_tags(tags)
-            for part in describe_data(trainer.datamodule) if trainer.datamodule is not None else ():
+            for part in describe_data(trainer.datamodule):
                 tracker.log_dataset(*part)
             self._keep_text("config.yaml")
 
@@ -110,10 +102,8 @@ class RunRecord(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ready_metrics_file()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        phase = getattr(pl_module, "phase", None)
-        name = "train" if phase is None else phase.name
-        self._times.enter(getattr(trainer.datamodule, "current_task", 0), name)
+    def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
+        self._times.enter(trainer.datamodule.current_task, pl_module.phase.name)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ready_metrics_file()
@@ -122,7 +112,7 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._times.images += batch.size
+        self._times.count(batch.size * trainer.world_size)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._times.stop()
@@ -132,7 +122,7 @@ class RunRecord(Callback):
             self._times.go()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._times.stop(trainer.world_size)
+        self._times.stop()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep_text("scores.csv")
@@ -146,21 +136,11 @@ class RunRecord(Callback):
         """Writes summary.json and ends the run in MLflow, once: the first status counts."""
         if self._finished is not None or self._trainer is None:
             return
-        self._finished = status
-        folder = Path(self._trainer.default_root_dir)
-        write_json(folder / "summary.json", self.summary())
-        for file in self._loggers(MetricsFile):
-            file.flush()
-        self._keep_text("summary.json")
-        for tracker in self._loggers(TrackingLogger):
-            tracker.finish(status, folder / "checkpoints" / LAST)
-
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds, of a run that has begun."""
-        trainer, scores = self._trainer, {} if self.board is None else self.board.summary()
-        return {
-            "status": self._finished,
-            "scores": {name: numbers._asdict() for name, numbers in scores.items()},
+        self._finished, trainer = status, self._trainer
+        folder = Path(trainer.default_root_dir)
+        summary = {
+            "status": status,
+            "scores": {name: numbers._asdict() for name, numbers in self.board.summary().items()},
             "wall_seconds": round(self.wall_seconds, 3),
             "phases": self._times.report(),
             "batches": batches_seen(trainer),
@@ -169,13 +149,19 @@ class RunRecord(Callback):
             "device": device_name(trainer.strategy.root_device),
             **self._provenance(),
         }
+        write_json(folder / "summary.json", summary)
+        for file in self._loggers(MetricsFile):
+            file.flush()
+        self._keep_text("summary.json")
+        for tracker in self._loggers(TrackingLogger):
+            tracker.finish(status, folder / "checkpoints" / LAST)
 
     # --- helpers
 
     def _provenance(self) -> dict[str, Any]:
         return {
             "git_commit": git_commit(),
-            "versions": dict(package_versions()),
+            "versions": package_versions(),
             "world_size": self._trainer.world_size,
             "mlflow_run_id": next((t.run_id for t in self._loggers(TrackingLogger)), None),
         }
@@ -197,8 +183,6 @@ class RunRecord(Callback):
         self._cut_metrics = None
 
 
-def status_of(exception: BaseException | None) -> Status:
+def status_of(exception: BaseException) -> Status:
     """How MLflow calls a run that ended like this."""
-    if exception is None:
-        return "FINISHED"
     return "KILLED" if isinstance(exception, (KeyboardInterrupt, SIGTERMException)) else "FAILED"

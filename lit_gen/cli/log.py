@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 import warnings
 from pathlib import Path
 
@@ -33,9 +32,8 @@ def log_to(file: Path | None, level: int | None = None) -> None:
         level: what is less important is left out; None: everything where there is a file, and only errors
             where there is none, as in other processes than the first.
     """
-    is_quiet = file is None and level is None
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    level = level or (logging.ERROR if file is None else logging.INFO)
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
     if file is not None:
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -44,10 +42,10 @@ def log_to(file: Path | None, level: int | None = None) -> None:
         for old in logger.handlers:
             old.close()
         logger.handlers, logger.propagate = list(handlers), False
-        logger.setLevel(level if level is not None else logging.ERROR if is_quiet else logging.INFO)
+        logger.setLevel(level)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for hint in (".*",) if is_quiet else _HINTS:
+    for hint in (".*",) if level == logging.ERROR else _HINTS:
         warnings.filterwarnings("ignore", hint)
 
 

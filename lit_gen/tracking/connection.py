@@ -9,8 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -124,16 +123,3 @@ def carefully(job: Callable[[], Any]) -> None:
             is_retry = is_retry or not is_locked
             # Not from the global generator, which belongs to the training.
             time.sleep(random.SystemRandom().uniform(0.01, 0.3) if is_locked else 0)
-
-
-@contextmanager
-def globally(address: str) -> Iterator[Any]:
-    """The module mlflow, whose functions act at an address meanwhile: only they measure the system."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(address)
-    try:
-        yield mlflow
-    finally:
-        mlflow.set_tracking_uri(before)

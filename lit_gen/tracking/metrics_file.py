@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from argparse import Namespace
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class MetricsFile(Logger):
         self.path, self.flush_seconds = Path(folder) / "metrics.csv", flush_seconds
         self.epoch: int | None = None
         self._waiting: list[tuple[int | None, int | None, str, str]] = []
-        self._rows_in_file: int | None = None  # None: not opened yet
         self._next_flush = 0.0
 
     name, version = "metrics", ""
@@ -50,7 +49,7 @@ class MetricsFile(Logger):
     @property
     def rows(self) -> int:
         """Rows so far, those in memory included."""
-        return self._open() + len(self._waiting)
+        return self._in_file + len(self._waiting)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -69,7 +68,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Brings all rows into the file."""
-        self._rows_in_file = self.rows
+        self._in_file = self.rows
         # One write, so that a kill cuts at most one line, which the next run repairs.
         with self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_lines(self._waiting))
@@ -86,19 +85,16 @@ class MetricsFile(Logger):
             _, *content = csv.reader(file)
         kept = [r for i, r in enumerate(content) if i < rows or r[0] == "" or int(r[0]) <= step]
         write_text(self.path, _HEADER + _lines(kept))
-        self._rows_in_file = len(kept)
+        self._in_file = len(kept)
 
-    def _open(self) -> int:
-        """Makes or repairs the file at the first use; returns the rows in it."""
-        if self._rows_in_file is None:
-            content = self.path.read_bytes() if self.path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            if not whole:
-                write_text(self.path, _HEADER)
-            elif len(whole) < len(content):
-                os.truncate(self.path, len(whole))
-            self._rows_in_file = max(0, whole.count(b"\n") - 1)
-        return self._rows_in_file
+    @cached_property
+    def _in_file(self) -> int:
+        """Rows in the file, which is made or repaired when they are first asked for."""
+        content = self.path.read_bytes() if self.path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1] or _HEADER.encode()
+        if whole != content:
+            write_text(self.path, whole.decode())
+        return whole.count(b"\n") - 1
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +30,6 @@ from lit_gen.tracking.connection import (
     carefully,
     connect,
     find_address,
-    globally,
     import_quietly,
     sqlite_file,
     without_secrets,
@@ -40,6 +39,7 @@ from lit_gen.tracking.courier import Courier
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +65,8 @@ def _told(method: Callable[..., None]) -> Callable[..., None]:
 class TrackingLogger(Logger):
     """One MLflow run for a whole training run, continued when it is resumed.
 
-    Nothing here raises for a server's sake: the first failure, after one retry and 5 s at most, is logged as
-    a warning, and the logger is silent from then on. Everything it would have kept is in the run folder.
-
-    Only rank 0 talks to MLflow; on other processes every method does nothing.
+    The first failure, after one retry and 5 s at most, is logged as a warning, and the logger is silent from
+    then on; the run folder has everything. Only rank 0 talks to MLflow.
 
     Args:
         folder: the run folder; `run.json` in it names the MLflow run to continue.
@@ -100,10 +98,10 @@ class TrackingLogger(Logger):
         run_id: str | None = None,
     ) -> None:
         super().__init__()
-        if importlib.util.find_spec("mlflow") is None:
-            raise ValueError("MLflow is not installed; pip install mlflow, or use logger=csv")
-        if system_metrics and importlib.util.find_spec("psutil") is None:
-            raise ValueError("system_metrics=true: MLflow measures with psutil; pip install psutil first")
+        for package in ("mlflow", "psutil") if system_metrics else ("mlflow",):
+            if importlib.util.find_spec(package) is None:
+                way_out = "logger=csv" if package == "mlflow" else "system_metrics=false"
+                raise ValueError(f"{package} is not installed; pip install {package}, or use {way_out}")
         self.folder = Path(folder)
         self.tracking_uri = find_address(tracking_uri, self.folder)
         self.experiment_name, self.run_name = experiment_name, run_name or self.folder.resolve().name
@@ -112,6 +110,7 @@ class TrackingLogger(Logger):
         self.courier = Courier(self._give_up)
         self._client: MlflowClient | None = None
         self._run: Run | None = None
+        self._monitor: SystemMetricsMonitor | None = None
         self._is_started = self._is_finished = False
         self._rows: list[tuple[str, float, int, int]] = []  # name, value, ms since 1970, step
         self._next_flush = 0.0
@@ -124,7 +123,7 @@ class TrackingLogger(Logger):
 
     @property
     def run_id(self) -> str | None:
-        """The MLflow run's id; None on other processes than rank 0 and when MLflow is out of reach."""
+        """None when MLflow is out of reach and on other ranks."""
         self.start()
         return self._run.info.run_id if self._run is not None else None
 
@@ -147,18 +146,15 @@ class TrackingLogger(Logger):
         now = time.time()
         self._rows += [(_allowed(k), float(v), int(now * 1000), step or 0) for k, v in metrics.items()]
         if now >= self._next_flush:
-            self.flush()
+            self.finalize("")
             self._next_flush = now + _BATCH_SECONDS
 
     @rank_zero_only
-    def flush(self) -> None:
-        """Sends what waits; returns at once."""
+    def finalize(self, status: str) -> None:
+        """Sends what waits. Lightning calls this after every fit and test; the run goes on until `finish`."""
         rows, self._rows = self._rows, []
         if rows:
             self._log("metrics", rows)
-
-    def finalize(self, status: str) -> None:
-        self.flush()  # Lightning calls this after every fit and test; the run goes on until `finish`
 
     @rank_zero_only
     def finish(self, status: Status, checkpoint: Path | None = None) -> None:
@@ -167,40 +163,34 @@ class TrackingLogger(Logger):
         Args:
             checkpoint: the final one, kept if the configuration says so.
         """
-        if self._is_finished:
+        self.finalize(status)
+        if not self._is_started or self._is_finished:
             return
-        self.flush()
-        if self._is_started:
-            self._is_finished = True
-            self._terminate(status)
-            keeps = (self.log_checkpoint or self.register_as) and checkpoint and checkpoint.is_file()
-            if self.courier.wait(self._patience) and status == "FINISHED" and keeps:
-                self._upload(checkpoint)
-                self.courier.wait(UPLOAD_PATIENCE)
+        self._is_finished = True
+        self._terminate(status)
+        keeps = (self.log_checkpoint or self.register_as) and checkpoint and checkpoint.is_file()
+        if self.courier.wait(self._patience) and status == "FINISHED" and keeps:
+            self._upload(checkpoint)
+            self.courier.wait(UPLOAD_PATIENCE)
 
     def view_command(self) -> str:
         """What a user runs or opens to look at the runs; no user and password in it."""
-        address = without_secrets(self.tracking_uri)
+        address, run = without_secrets(self.tracking_uri), self._run
         if address.startswith(("http:", "https:")):
-            page = f"/#/experiments/{self._run.info.experiment_id}/runs/{self.run_id}" if self._run else ""
+            page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
             return address.rstrip("/") + page
-        beside = Path(sys.executable).with_name("mlflow")
-        is_at_hand = shutil.which("mlflow") == str(beside)
-        program = "mlflow" if is_at_hand else min(os.path.relpath(beside), str(beside), key=len)
-        return f"{shlex.quote(program)} ui --backend-store-uri {shlex.quote(address)}"
+        beside = str(Path(sys.executable).with_name("mlflow"))
+        program = "mlflow" if shutil.which("mlflow") == beside else beside
+        return shlex.join([program, "ui", "--backend-store-uri", address])
 
     @property
     def _patience(self) -> float:
         return SERVER_PATIENCE if sqlite_file(self.tracking_uri) is None else LOCK_SECONDS
 
     def _give_up(self, error: Exception) -> None:
-        log.warning(
-            "MLflow at %s failed (%s: %s). The run goes on without it; everything is in %s.",
-            without_secrets(self.tracking_uri),
-            type(error).__name__,
-            without_secrets(" ".join(str(error).split())[:300]),
-            self.folder,
-        )
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        without = f"The run goes on without it; everything is in {self.folder}."
+        log.warning("%s", without_secrets(f"MLflow at {self.tracking_uri} failed ({what}). {without}"))
 
     # --- in the courier's thread
 
@@ -243,21 +233,22 @@ class TrackingLogger(Logger):
         self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
 
     @_told
-    def log_rows(self, rows: Iterable[Any], tasks: Sequence[Task], step: int) -> None:
+    def log_rows(self, rows: Sequence[Any], tasks: Sequence[Task], step: int) -> None:
         """Gives finite test scores to a child run of their task; see `TakesRows`."""
-        values: dict[int, list[tuple[str, float, int, int]]] = {}
-        for row in rows:
-            if row.on_task is not None and row.split == "test" and math.isfinite(row.value):
-                name = _allowed(f"{row.metric}/{row.extractor}".rstrip("/"))
-                values.setdefault(row.on_task, []).append((name, row.value, int(time.time() * 1000), step))
-        children = self._children()
+        children, now = self._children(), int(time.time() * 1000)
+        known = [row for row in rows if row.split == "test" and math.isfinite(row.value)]
         for task in tasks:
-            if task.index in values and task.index not in children:
+            mine = [
+                (_allowed(f"{row.metric}/{row.extractor}".rstrip("/")), row.value, now, step)
+                for row in known
+                if row.on_task == task.index
+            ]
+            if mine and task.index not in children:
                 tags = {"mlflow.parentRunId": self.run_id, "task": str(task.index), "task_name": task.name}
                 place, name = self._run.info.experiment_id, f"task-{task.index}"
                 children[task.index] = self._client.create_run(place, run_name=name, tags=tags).info.run_id
-        for task, metrics in values.items():
-            self._log("metrics", metrics, children[task])
+            if mine:
+                self._log("metrics", mine, children[task.index])
 
     @_told
     def _open(self) -> None:
@@ -270,8 +261,11 @@ class TrackingLogger(Logger):
         for run_id in (run.info.run_id, *self._children().values()):
             client.update_run(run_id, status="RUNNING")
         if self.system_metrics:
-            with globally(self.tracking_uri) as mlflow:
-                mlflow.start_run(run_id=run.info.run_id, log_system_metrics=True)
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            place = {"run_id": run.info.run_id, "tracking_uri": self.tracking_uri}
+            self._monitor = SystemMetricsMonitor(**place, resume_logging=True)
+            self._monitor.start()
 
     def _old_run(self, client: MlflowClient, address: str) -> Run | None:
         """The run that was given, or that an earlier start of this run folder opened at the same address."""
@@ -325,11 +319,10 @@ class TrackingLogger(Logger):
 
     @_told
     def _terminate(self, status: Status) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
         for run_id in (*self._children().values(), self.run_id):
             self._client.set_terminated(run_id, status)
-        if self.system_metrics:
-            with globally(self.tracking_uri) as mlflow:
-                mlflow.end_run(status)
 
     @_told
     def _upload(self, checkpoint: Path) -> None:
@@ -353,7 +346,7 @@ class TrackingLogger(Logger):
 
 def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested keys joined by dots; values as text, without secrets. Empty dictionaries and lists stay."""
-    params: dict[str, str] = {}
+    params = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             params |= flat_params(value, f"{prefix}{key}.")

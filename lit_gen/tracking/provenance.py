@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from lit_gen.core.types import StreamData
 
@@ -69,7 +70,8 @@ def describe_data(data: StreamData) -> tuple[DataPart, ...]:
         images = data.dataset(split, range(len(data.tasks)))
         count = min(len(images), _LOOKED_AT)
         digest = hashlib.sha256(str(len(images)).encode())
-        _feed(digest, images.__getitems__([place * len(images) // count for place in range(count)]))
+        some = images.__getitems__([place * len(images) // count for place in range(count)])
+        apply_to_collection(some, torch.Tensor, lambda part, into=digest: into.update(part.numpy().tobytes()))
         profile: dict[str, Any] = {"num_images": len(images), **data.spec._asdict()}
         if split == "train":
             profile["tasks"] = {task.name: task.num_images for task in data.tasks}
@@ -77,45 +79,34 @@ def describe_data(data: StreamData) -> tuple[DataPart, ...]:
     return tuple(parts)
 
 
-def _feed(digest: Any, batch: Any) -> None:
-    for part in (batch,) if isinstance(batch, torch.Tensor) else batch:
-        if isinstance(part, torch.Tensor):
-            digest.update(part.contiguous().numpy().tobytes())
-        else:
-            _feed(digest, part)
-
-
 class PhaseTimes:
-    """A stopwatch per (task, phase) that stands still during validation."""
+    """A stopwatch per (task, phase), with the images of all processes in each."""
 
     def __init__(self) -> None:
         self._totals: dict[tuple[int, str], list[float]] = {}  # images, seconds
         self._current: list[float] = [0, 0.0]
         self._since: float | None = None
-        self.images = 0  # of this process since the clock last stood still
 
     def enter(self, task: int, phase: str) -> None:
         """The clock of this phase runs from now on."""
-        self._current, self.images = self._totals.setdefault((task, phase), [0, 0.0]), 0
+        self._current = self._totals.setdefault((task, phase), [0, 0.0])
         self.go()
+
+    def count(self, images: int) -> None:
+        self._current[0] += images
 
     def go(self) -> None:
         if self._since is None:
             self._since = time.monotonic()
 
-    def stop(self, processes: int = 1) -> None:
-        """The clock stands still; `images` count once for each process."""
+    def stop(self) -> None:
         if self._since is not None:
             self._current[1] += time.monotonic() - self._since
-        self._current[0] += self.images * processes
-        self._since, self.images = None, 0
+        self._since = None
 
-    def state(self) -> list[list[Any]]:
-        """Plain lists, for a checkpoint."""
-        return [[*key, *total] for key, total in self._totals.items()]
-
-    def load(self, state: list[list[Any]]) -> None:
-        self._totals = {(task, phase): [images, seconds] for task, phase, images, seconds in state}
+    def load(self, report: list[dict[str, Any]]) -> None:
+        """Goes on from a report."""
+        self._totals = {(p["task"], p["phase"]): [p["images"], p["seconds"]] for p in report}
         self._since = None
 
     def report(self) -> list[dict[str, Any]]:

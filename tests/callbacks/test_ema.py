@@ -236,7 +236,7 @@ def test_an_unknown_module_is_named_with_those_there_are():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"decay": 1.5}, {"decay": [0.9, -0.1]}, {"update_every_n_steps": 0}, {"warmup": -1.0}, {"use": 0.5}],
+    [{"decay": 1.5}, {"decay": [0.9, -0.1]}, {"decay": []}, {"warmup": -1.0}, {"use": 0.5}],
     ids=lambda settings: next(iter(settings)),
 )
 def test_settings_out_of_range_are_refused(settings):

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.checkpoints import RunCheckpoints
-from callbacks.run_record import RunRecord, status_of
+from callbacks.run_record import RunRecord
 from callbacks.scoring import Scoring
 from lit_gen.core import checkpoint
 from lit_gen.core.stages import fit_stages
@@ -69,12 +69,12 @@ def run(folder, *callbacks, loggers=(), resume=None):
 class StopAt(Callback):
     """Raises in the middle of an epoch."""
 
-    def __init__(self, epoch, error):
+    def __init__(self, epoch, error=None):
         self.epoch, self.error = epoch, error
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.current_epoch == self.epoch and batch_idx == 2:
-            raise self.error
+            raise self.error or RuntimeError("stopped")
 
 
 class StopInTest(Callback):
@@ -86,30 +86,20 @@ class StopInTest(Callback):
             raise RuntimeError("stopped in test")
 
 
-def test_every_checkpoint_can_be_read_and_names_the_run(tmp_path):
+def test_checkpoints_and_summary_say_what_happened(tmp_path):
     _, _, record = run(tmp_path)
     for name in ("last.ckpt", "task-0.ckpt", "task-1.ckpt"):
         stored = checkpoint.read(tmp_path / "checkpoints" / name)
-        assert stored.config == {
-            "seed": 3,
-            "logger": {"tracking_uri": "http://host"},
-            "model": {"lr": 1e-2},
-        }
-        assert stored.record["cpu_threads"] == record.cpu_threads == torch.get_num_threads()
+        assert stored.config == CONFIG | {"logger": {"tracking_uri": "http://host"}}
+        assert stored.record["cpu_threads"] == torch.get_num_threads()
         assert stored.record["mlflow_run_id"] is None
-
-
-def test_the_summary_says_what_happened(tmp_path):
-    _, _, record = run(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "FINISHED" and summary["seed"] == 3
     assert summary["world_size"] == 1 and summary["device"] == "cpu"
     assert summary["scores"]["fid/lenet"]["mean"] == pytest.approx(10.5 + 1 / 3)
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
-    images = sum(task.num_images for task in make_data().tasks)
-    phases = [(p["task"], p["phase"]) for p in summary["phases"]]
-    assert phases == [(0, "warmup"), (0, "main"), (1, "warmup"), (1, "main")]
-    assert sum(p["images"] for p in summary["phases"]) >= images * 4  # batches may be filled up
+    phases = [(p["task"], p["phase"], p["images"]) for p in summary["phases"]]
+    assert phases == [(task, phase, 160) for task in (0, 1) for phase in ("warmup", "main")]
     assert all(p["images_per_second"] > 0 for p in summary["phases"])
     assert sum(p["seconds"] for p in summary["phases"]) < summary["wall_seconds"] < 60
     record.finish("FAILED")
@@ -119,11 +109,11 @@ def test_the_summary_says_what_happened(tmp_path):
 @pytest.mark.parametrize(
     ("stop", "missing"),
     [
-        (StopAt(2, RuntimeError("stopped")), False),
-        (StopAt(5, RuntimeError("stopped")), False),
+        (StopAt(2), False),
+        (StopAt(5), False),
         (StopInTest(0), False),
         (StopInTest(1), False),
-        (StopAt(0, RuntimeError("stopped")), True),
+        (StopAt(0), True),
     ],
     ids=["in a phase", "in the second task", "scoring", "last scoring", "before the first checkpoint"],
 )
@@ -152,11 +142,9 @@ def test_a_resumed_run_leaves_the_same_files(tmp_path, stop, missing):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
-    [(KeyboardInterrupt(), "KILLED"), (SIGTERMException(), "KILLED"), (ValueError("x"), "FAILED")],
+    ("error", "status"), [(KeyboardInterrupt(), "KILLED"), (SIGTERMException(), "KILLED")]
 )
 def test_how_a_run_ends_is_how_it_is_called(tmp_path, error, status):
-    assert status_of(error) == status and status_of(None) == "FINISHED"
     with pytest.raises((type(error), SystemExit)):
         run(tmp_path, StopAt(1, error))
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == status
@@ -216,21 +204,21 @@ def test_the_commit_is_that_of_the_checkout():
     assert git_commit() in (head, f"{head}-dirty")
 
 
-def test_stopwatch_adds_up_over_processes_and_resumes(monkeypatch):
+def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("lit_gen.tracking.provenance.time.monotonic", lambda: now[0])
     times = PhaseTimes()
     times.enter(0, "main")
-    times.images += 10
+    times.count(30)
     now[0] = 2.0
-    times.stop(processes=3)
+    times.stop()
     now[0] = 50.0  # validation
     times.go()
-    times.images += 10
+    times.count(30)
     now[0] = 53.0
-    times.stop(processes=3)
+    times.stop()
     resumed = PhaseTimes()
-    resumed.load(times.state())
+    resumed.load(times.report())
     assert resumed.report() == [
         {"task": 0, "phase": "main", "images": 60, "seconds": 5.0, "images_per_second": 12.0}
     ]
@@ -247,8 +235,7 @@ record.make_trainer = functools.partial(record.make_trainer, devices=2, strategy
 home = Path({home!r})
 record.run(home / "dead", loggers=[TrackingLogger(home / "dead", "http://127.0.0.1:9")])
 try:
-    stop = record.StopAt(1, RuntimeError("x"))
-    record.run(home / "fails", stop, loggers=[TrackingLogger(home / "fails")])
+    record.run(home / "fails", record.StopAt(1), loggers=[TrackingLogger(home / "fails")])
 except RuntimeError:
     sys.exit(7)
 """
@@ -268,6 +255,8 @@ def test_two_processes_keep_one_record_and_end_without_a_server_and_when_they_fa
     for name, status in (("dead", "FINISHED"), ("fails", "FAILED")):
         summary = json.loads((home / name / "summary.json").read_text())
         assert (summary["world_size"], summary["status"]) == (2, status)
+        if status == "FINISHED":  # two epochs of 80 images, on both processes together
+            assert {phase["images"] for phase in summary["phases"]} == {160}
         assert (summary["mlflow_run_id"] is None) == (name == "dead")
         lines = (home / name / "metrics.csv").read_text().splitlines()
         assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))
