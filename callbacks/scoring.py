@@ -17,7 +17,7 @@ from lit_gen.core.progress import batches_seen
 from lit_gen.core.types import InputError, Split, StreamData
 from lit_gen.evaluation.board import FLOOR, Board, Row
 from lit_gen.evaluation.context import Context
-from lit_gen.evaluation.judges.base import Judge, KeepsFiles
+from lit_gen.evaluation.judges.base import Judge, KeepsFiles, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
@@ -52,6 +52,7 @@ class Scoring(Callback):
         writes: bool = True,
     ) -> None:
         self.judges, self.published, self.collapse, self.writes = judges, published or {}, collapse, writes
+        at_least(0, **{f"{name}.every_n_epochs": judge.every_n_epochs for name, judge in judges.items()})
         check_published(self.published)
         self.rows: list[Row] = []
         self.board = Board()

@@ -18,7 +18,7 @@ from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import bars
 from lit_gen.evaluation.tables import as_markdown, short
 from lit_gen.evaluation.uses.probe import Probe
-from lit_gen.evaluation.uses.reconstruction import reconstruction_errors
+from lit_gen.evaluation.uses.reconstruction import distortion
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def measure(context: Context, probe: Probe) -> dict[str, float]:
     values: dict[str, float] = {"parameters": sum(p.numel() for p in trainable(context.model))}
     able = context.model.abilities()
     if isinstance(able, Restores):
-        values["mse"] = float(reconstruction_errors(context).mean())
+        values["mse"] = distortion(context)["mse"]
     if isinstance(able, Encodes):
         try:
             row = probe(context).table[0]

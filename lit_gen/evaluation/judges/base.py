@@ -1,9 +1,4 @@
-"""What a judge is: it gives rows about a model, from a callback or from a notebook without any Trainer.
-
-context = Context(model, data, num_seen=1)
-judge.check(context)
-rows = judge.rows(context, "test")
-"""
+"""What a judge is: it gives rows about a model, from a callback or from a notebook without any Trainer."""
 
 from __future__ import annotations
 

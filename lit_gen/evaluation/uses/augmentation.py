@@ -49,9 +49,8 @@ class Augmentation:
         model = context.model
         if not isinstance(model, LitGenerator) or "label" not in model.conditions:
             raise InputError(
-                f"{context.name}: augmentation asks for images of given classes, and "
-                f"{type(model).__name__} was trained without the condition on the label "
-                "(model.condition=label)"
+                f"{context.name}: {type(model).__name__} was trained without the condition on the label, so "
+                "that it draws no images of a given class; train with model.condition=label"
             )
         rows, places = [], _labelled_places(context)
         for repeat in range(self.repeats):
@@ -63,7 +62,7 @@ class Augmentation:
                 with forked_rng(context.seed, Use.CLASSIFIER, repeat, device=model.device):
                     classifier = make_classifier().to(model.device)
                     self._train(classifier, image, label)
-                accuracy = accuracy_on_test(context, classifier)
+                accuracy = _accuracy(context, classifier)
                 rows.append({"repeat": repeat, "train_on": name, "images": len(label), "accuracy": accuracy})
                 log.info("%d of %d, %s: accuracy %.4f", repeat + 1, self.repeats, name, accuracy)
         return Findings(_means(rows), rows)
@@ -90,23 +89,20 @@ class Augmentation:
         return torch.cat(parts), like.label
 
     def _train(self, classifier: LitModel, image: Tensor, label: Tensor) -> None:
-        device = classifier.device
         optimizer = classifier.make_optimizer(classifier.parameters())
         classifier.train()
-        order = torch.cat(
-            [torch.randperm(len(label)) for _ in range(-(-self.steps * self.batch_size // len(label)))]
-        )
-        for step in range(self.steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            pixels, kind = to_float(image[chosen]).to(device), label[chosen].to(device)
-            batch = Batch(pixels, kind, torch.zeros_like(kind), torch.full_like(kind, -1))
+        epochs = -(-self.steps * self.batch_size // len(label))
+        order = torch.cat([torch.randperm(len(label)) for _ in range(epochs)])
+        for step, chosen in enumerate(order.split(self.batch_size)[: self.steps]):
+            pixels, kind = (part[chosen].to(classifier.device) for part in (image, label))
+            batch = Batch(to_float(pixels), kind, torch.zeros_like(kind), torch.full_like(kind, -1))
             optimizer.zero_grad()
             classifier.step(batch, step / self.steps)["loss"].backward()
             optimizer.step()
         classifier.eval()
 
 
-def accuracy_on_test(context: Context, classifier: LitModel) -> float:
+def _accuracy(context: Context, classifier: LitModel) -> float:
     """Share of the labelled test images of the tasks seen whose class the classifier finds."""
     if not isinstance(classifier, Classifies):
         raise InputError(f"{type(classifier).__name__} does not promise Classifies (classify)")

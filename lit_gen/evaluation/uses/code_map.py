@@ -12,6 +12,7 @@ from annotated_types import Ge
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import scatter
+from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 
 
@@ -31,8 +32,7 @@ class CodeMap:
     perplexity: Annotated[float, Ge(1)] = 30.0
 
     def __call__(self, context: Context) -> Findings:
-        images = context.images("test")
-        codes = context.codes(images, context.choose(len(images), self.n))
+        codes = context.codes("test", self.n)
         code = codes.code.double().numpy()
         if min(code.shape) < 2:
             raise InputError(
@@ -41,8 +41,8 @@ class CodeMap:
         place, row = self._pca(code) if self.method == "pca" else self._tsne(code, context.seed)
         axes = ("first principal axis", "second") if self.method == "pca" else ("first t-SNE axis", "second")
         kind = codes.classes()
-        points = zip(codes.index.tolist(), kind.tolist(), place.tolist(), strict=True)
-        rows = [{"index": i, "class": each, "x": x, "y": y} for i, each, (x, y) in points]
+        x, y = place.T.tolist()
+        rows = lines_of(**{"index": codes.index, "class": kind, "x": x, "y": y})
         table = [{"method": self.method, "images": len(code), "latent_size": code.shape[1], **row}]
         return Findings(table, rows, scatter(torch.from_numpy(place), kind, axes))
 

@@ -8,11 +8,10 @@ from math import prod
 
 import torch
 
-from lit_gen.core.types import Encodes
-from lit_gen.evaluation.context import Context, peak_ratio
+from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import curves
-from lit_gen.evaluation.uses.findings import Findings
-from lit_gen.evaluation.uses.reconstruction import reconstruction_errors
+from lit_gen.evaluation.uses.findings import Findings, Line
+from lit_gen.evaluation.uses.reconstruction import distortion
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,7 @@ class Compression:
         return Findings(table, picture=curves("latent size", panels))
 
 
-def _row(context: Context) -> dict[str, float | int | str]:
-    model, images = context.promised(Encodes), context.images("test")
-    first = context.load(images, torch.tensor([0]))
-    with torch.no_grad():
-        latent_size = model.encode(first).flatten(1).shape[1]
-    error = float(reconstruction_errors(context).mean())
-    return {
-        "run": context.name,
-        "kind": context.kind,
-        "latent_size": latent_size,
-        "ratio": prod(first.image.shape[1:]) / latent_size,
-        "mse": error,
-        "psnr": peak_ratio(error),
-    }
+def _row(context: Context) -> Line:
+    latent_size = context.codes("test", places=torch.tensor([0])).code.shape[1]
+    sizes = {"latent_size": latent_size, "ratio": prod(context.data.spec.shape) / latent_size}
+    return {"run": context.name, "kind": context.kind, **sizes, **distortion(context)}

@@ -38,8 +38,7 @@ class Interpolation:
     way: Literal["linear", "spherical", "both"] = "both"
 
     def __call__(self, context: Context) -> Findings:
-        model = context.promised(HasCodes)
-        images = context.images("test")
+        model, images = context.promised(HasCodes), context.images("test")
         if len(images) < 2:
             raise InputError(f"{context.name}: interpolation needs two test images, there is one")
         places = context.choose(len(images), 2 * self.pairs)
@@ -51,28 +50,20 @@ class Interpolation:
         ways = [self.way] if self.way != "both" else list(walks)
         shares = torch.linspace(0, 1, self.steps)
         nearer = torch.where(shares < 0.5, 0, 1)
-        rows, table = [], []
-        for name in ways:
-            changes = []
-            for pair in range(pairs):
-                ends = [2 * pair, 2 * pair + 1]
-                walk = walks[name](code[ends[0]], code[ends[1]], shares)
+        rows, changes = [], {name: [] for name in ways}
+        for pair in range(pairs):
+            ends = [2 * pair, 2 * pair + 1]
+            for name in ways:
+                walk = walks[name](*code[ends], shares)
                 shown = context.decoded(walk, label[ends][nearer], task[ends][nearer])
-                rows.append((pair, torch.cat([image[ends[:1]], shown, image[ends[1:]]])))
-                changes.append(pixel_error(shown[1:], shown[:-1]))
-            change = torch.stack(changes)
-            table.append(
-                {
-                    "way": name,
-                    "pairs": pairs,
-                    "steps": self.steps,
-                    "mean_change": float(change.mean()),
-                    "largest_change": float(change.amax(1).mean()),
-                }
-            )
-        # Both ways of a pair one below the other.
-        ordered = [row for _, row in sorted(rows, key=lambda each: each[0])]
-        return Findings(table, picture=strips(ordered))
+                rows.append(torch.cat([image[ends[:1]], shown, image[ends[1:]]]))
+                changes[name].append(pixel_error(shown[1:], shown[:-1]))
+        table = []
+        for name in ways:
+            change = torch.stack(changes[name])
+            row = {"way": name, "pairs": pairs, "steps": self.steps, "mean_change": float(change.mean())}
+            table.append({**row, "largest_change": float(change.amax(1).mean())})
+        return Findings(table, picture=strips(rows))
 
 
 def linear(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:

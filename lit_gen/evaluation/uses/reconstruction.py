@@ -26,23 +26,22 @@ class Reconstruction:
     columns: Positive = 16
 
     def __call__(self, context: Context) -> Findings:
-        model = context.promised(Restores)
-        images = context.images("test")
+        model, images = context.promised(Restores), context.images("test")
         places = context.choose(len(images), self.n)
-        image, restored = context.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
-        error = float(reconstruction_errors(context).mean())
-        table = [{"images": len(images), "mse": error, "psnr": peak_ratio(error)}]
-        return Findings(table, picture=pairs_of_rows([image, restored], self.columns))
+        shown = context.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
+        table = [{"images": len(images), **distortion(context)}]
+        return Findings(table, picture=pairs_of_rows(shown, self.columns))
 
 
-def reconstruction_errors(context: Context, all_tasks: bool = False) -> Tensor:
-    """`pixel_error` of every test image and its reconstruction, [N]."""
+def distortion(context: Context) -> dict[str, float]:
+    """What is lost in reconstructions of all test images: mean squared error per pixel, and PSNR in dB."""
     model = context.promised(Restores)
-    images = context.images("test", all_tasks)
-    return context.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), images)[0]
+    (error,) = context.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), context.images("test"))
+    mean = float(error.mean())
+    return {"mse": mean, "psnr": peak_ratio(mean)}
 
 
-def pairs_of_rows(versions: list[Tensor], columns: int) -> Tensor:
+def pairs_of_rows(versions: tuple[Tensor, ...], columns: int) -> Tensor:
     """Versions of the same images, float32 [N, C, S, S] each, one below the other in rows of `columns`; what
     is missing in the last row is white.
     """

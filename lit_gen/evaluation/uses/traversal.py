@@ -36,11 +36,11 @@ class Traversal:
 
     def __call__(self, context: Context) -> Findings:
         context.promised(HasCodes)
-        images = context.images("test")
-        if self.image >= len(images):
-            raise InputError(f"image={self.image}: there are test images 0 to {len(images) - 1}")
-        spread = context.codes(images, context.choose(len(images), self.n)).code.std(0)
-        centre = context.codes(images, torch.tensor([self.image]))
+        count = len(context.images("test"))
+        if self.image >= count:
+            raise InputError(f"image={self.image}: there are test images 0 to {count - 1}")
+        spread = context.codes("test", self.n).code.std(0)
+        centre = context.codes("test", places=torch.tensor([self.image]))
         rows, table = [], []
         for dimension in range(min(self.dimensions, len(spread))):
             code = moved(centre.code[0], dimension, float(spread[dimension]) * self.width, self.steps)
