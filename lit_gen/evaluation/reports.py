@@ -21,7 +21,7 @@ def matrix_picture(board: Board) -> Tensor | None:
     """Heat maps of the main matrices, uint8 [H, W, 3]; None while there is no number in any of them."""
     panels = {}
     for metric, extractor in board.kinds():
-        matrix, lower = board.matrix(metric, extractor), board.is_lower_better(metric)
+        matrix, lower = board.matrix(metric, extractor), board.better.get(metric) == "lower"
         if metric in _DRAWN and not matrix.isnan().all():
             name = f"{metric} ({extractor})" if extractor else metric
             panels[f"{name}\n{in_words(matrix, lower)}"] = (matrix, lower)

@@ -7,7 +7,7 @@ from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.plots import strips
 from lit_gen.evaluation.uses.interpolation import Interpolation, linear, spherical
-from lit_gen.evaluation.uses.traversal import Traversal, moved
+from lit_gen.evaluation.uses.traversal import Traversal
 
 SHARES = torch.linspace(0, 1, 7)
 
@@ -74,13 +74,6 @@ def test_both_ways_of_a_pair_stand_one_below_the_other():
     for linear_row, spherical_row in zip(rows[::2], rows[1::2], strict=True):
         assert linear_row[:, :cell].equal(spherical_row[:, :cell])  # the same test image
         assert not linear_row.equal(spherical_row)
-
-
-def test_moving_one_dimension_leaves_the_others_and_passes_through_the_code():
-    code = torch.tensor([1.0, -2.0, 0.5])
-    path = moved(code, 1, 3.0, 5)
-    assert path[:, 1].tolist() == [-5.0, -3.5, -2.0, -0.5, 1.0]
-    assert path[2].equal(code) and path[:, [0, 2]].equal(code[[0, 2]].expand(5, 2))
 
 
 def test_a_traversal_moves_each_dimension_by_its_own_standard_deviation():

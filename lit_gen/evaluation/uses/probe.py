@@ -56,7 +56,7 @@ class Probe:
 def accuracies(
     train_code: Tensor, train_label: Tensor, test_code: Tensor, test_label: Tensor, neighbours: int
 ) -> tuple[float, float]:
-    """Codes [N, Z] and labels [N] -> shares of test codes whose class the linear classifier and the vote find."""
+    """Codes [N, Z] and labels [N] -> shares of test codes whose class the line and the vote find."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
 
 from lit_gen.core.types import HasCodes, InputError, NonNegative, Positive
 from lit_gen.evaluation.context import Context, pixel_error
@@ -43,17 +42,12 @@ class Traversal:
         centre = context.codes("test", places=torch.tensor([self.image]))
         rows, table = [], []
         for dimension in range(min(self.dimensions, len(spread))):
-            code = moved(centre.code[0], dimension, float(spread[dimension]) * self.width, self.steps)
+            distance = float(spread[dimension]) * self.width
+            code = centre.code.repeat(self.steps, 1)
+            code[:, dimension] += torch.linspace(-distance, distance, self.steps)
             same = [part.expand(self.steps, *part.shape[1:]) for part in (centre.label, centre.task)]
             shown = context.decoded(code, *same)
             rows.append(shown)
             change = pixel_error(shown[-1:], shown[:1])
             table.append({"dimension": dimension, "std": float(spread[dimension]), "change": float(change)})
         return Findings(table, picture=strips(rows))
-
-
-def moved(code: Tensor, dimension: int, distance: float, steps: int) -> Tensor:
-    """The code [Z] with one dimension from `distance` below to `distance` above its value: [steps, Z]."""
-    moved = code.repeat(steps, 1)
-    moved[:, dimension] += torch.linspace(-distance, distance, steps)
-    return moved
