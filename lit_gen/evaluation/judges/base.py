@@ -12,9 +12,10 @@ from lit_gen.metrics.task_matrix import Better
 
 
 class Judge(Protocol):
-    """Scores a model. One that has more to say than rows can hold has `keep(folder, after_task)`, which writes
-    what the newest rows were made from into the run folder and gives pictures for loggers by their names,
-    uint8 [H, W, C].
+    """Scores a model.
+
+    One that has more to say than rows can hold also has `keep(folder, after_task)`: it writes what the newest
+    rows were made from into the run folder and gives pictures for loggers by name, uint8 [H, W, C].
 
     Attributes:
         every_n_epochs: in a fit; 0 judges in tests only.
