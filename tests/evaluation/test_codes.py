@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
+from analysis_toys import FirstPixels, make_context, test_images
 from sklearn.metrics import pairwise_distances
 
 from lit_gen.core.types import InputError
@@ -59,8 +59,6 @@ def test_a_probe_looks_at_known_classes_of_labelled_images_only():
     assert row["test_codes"] == 30 and row["latent_size"] == 6
     assert 0 <= row["linear_accuracy"] <= 1
     assert Probe(n=10)(make_context()).table[0]["train_codes"] == 10
-    with pytest.raises(InputError, match=r"Encodes \(encode\)"):
-        Probe()(make_context(OnlySamples()))
 
 
 def test_the_map_is_the_two_axes_of_largest_variance():

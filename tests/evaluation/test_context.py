@@ -7,7 +7,7 @@ import pytest
 import torch
 from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
 
-from lit_gen.core.types import Encodes, InputError, Restores
+from lit_gen.core.types import HasCodes, InputError, Restores
 from lit_gen.evaluation.context import Codes, only_labelled, peak_ratio, pixel_error, undisturbed
 from lit_gen.evaluation.uses.reconstruction import Reconstruction, pairs_of_rows
 
@@ -62,7 +62,7 @@ def test_choosing_fewer_images_draws_them_and_choosing_all_keeps_their_order():
 
 def test_a_missing_promise_is_named():
     context = make_context(OnlySamples(), name="my-run")
-    for promise, method in ((Encodes, "encode"), (Restores, "reconstruct")):
+    for promise, method in ((HasCodes, "encode and decode"), (Restores, "reconstruct")):
         with pytest.raises(InputError, match=rf"my-run: OnlySamples .* {promise.__name__} \({method}\)"):
             context.promised(promise)
 

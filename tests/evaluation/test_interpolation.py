@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
+from analysis_toys import FirstPixels, make_context, test_images
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.plots import strips
@@ -98,8 +98,6 @@ def test_there_are_not_more_dimensions_than_the_code_has():
     assert len(Traversal(dimensions=99)(make_context(FirstPixels(latent_size=3))).table) == 3
 
 
-def test_what_cannot_be_shown_is_refused():
-    with pytest.raises(InputError, match=r"OnlySamples does not promise HasCodes \(encode and decode\)"):
-        Interpolation()(make_context(OnlySamples()))
+def test_an_image_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="image=40: there are test images 0 to 39"):
         Traversal(image=40)(make_context())

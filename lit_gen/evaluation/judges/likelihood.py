@@ -58,9 +58,9 @@ class LogLikelihood:
         for task in range(context.num_seen):
             images = context.data.dataset(split, [task])
             chosen = context.choose(len(images), self.num_images, Use.LIKELIHOOD_CHOICE, task).sort().values
+            purpose = (Use.LIKELIHOOD, task)
             found += context.ask(
-                lambda batch: (able.log_likelihood(batch, self.draws).float(),),
-                *(images, chosen, Use.LIKELIHOOD, task),
+                lambda batch: (able.log_likelihood(batch, self.draws).float(),), images, chosen, *purpose
             )
         dimensions = math.prod(context.data.spec.shape)
         rows = []

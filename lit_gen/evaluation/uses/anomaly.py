@@ -86,8 +86,8 @@ class Anomaly:
         tasks = context.data.tasks[: context.num_seen]
         never = [kind for kind in present if not any(task.label_counts[kind] for task in tasks)]
         given = [self.held_out] if isinstance(self.held_out, int) else self.held_out
-        chosen = never if given is None else sorted(set(given))
-        if given is None and not chosen:
+        chosen = sorted(set(given or never))
+        if not chosen:
             raise InputError(
                 f"{context.name}: it was trained on every class, so say which one is held out "
                 "(held_out=3), or train one without it: lit-gen train ... data.without_classes=[3]"
