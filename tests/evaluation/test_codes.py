@@ -10,8 +10,8 @@ from sklearn.metrics import pairwise_distances
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.uses.code_map import CodeMap
-from lit_gen.evaluation.uses.compression import Compression
 from lit_gen.evaluation.uses.probe import Probe, accuracies
+from lit_gen.evaluation.uses.reconstruction import Compression
 
 
 def corners(count, seed):

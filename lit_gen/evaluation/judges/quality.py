@@ -107,7 +107,6 @@ class SampleQuality:
         self._data: StreamData | None = None
         self._kept: dict[tuple[Split, int, int], RealImages] = {}
         self._floors: dict[tuple[Split, int | None, int], list[Row]] = {}
-        self._explained = False
 
     def check(self, context: Context) -> None:
         promise = _PROMISES[self.source]
@@ -115,6 +114,12 @@ class SampleQuality:
             raise InputError(
                 f"source={self.source}: {type(context.model).__name__} does not promise {promise.__name__}. "
                 "Choose another source or model, or other judges, such as judges=terms"
+            )
+        if self.per_task and self.source == "samples" and not context.model.conditions:
+            log.info(
+                "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
+                "only recall, coverage and the like are given for it",
+                type(context.model).__name__,
             )
 
     def rows(self, context: Context, split: Split) -> list[Row]:
@@ -134,13 +139,6 @@ class SampleQuality:
     def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
         """Scores of the generated images, task by task if asked, then of all."""
         is_told = self.source != "samples" or bool(context.model.conditions)
-        if self.per_task and not is_told and not self._explained:
-            self._explained = True
-            log.info(
-                "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
-                "only recall, coverage and the like are given for it",
-                type(context.model).__name__,
-            )
         rows = []
         for on_task, view in context.views(self.per_task):
             some_fake = fake[view] if is_told else fake

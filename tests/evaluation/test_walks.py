@@ -6,8 +6,7 @@ from analysis_toys import FirstPixels, make_context, test_images
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.uses.interpolation import Interpolation, linear, spherical
-from lit_gen.evaluation.uses.traversal import Traversal
+from lit_gen.evaluation.uses.walks import Interpolation, Traversal, linear, spherical
 
 SHARES = torch.linspace(0, 1, 7)
 
