@@ -21,8 +21,6 @@ from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.evaluation.uses.reconstruction import pairs_of_rows
 
-Corrupt = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Denoise:
@@ -40,7 +38,7 @@ class Denoise:
     n: Positive = 1000
     columns: Positive = 16
 
-    def __call__(self, context: Context, corrupt: Corrupt) -> Findings:
+    def __call__(self, context: Context, corrupt: Callable[[Tensor], Tensor]) -> Findings:
         model, images = context.promised(Restores), context.images("test")
 
         def restored(batch: Batch) -> tuple[Tensor, ...]:
