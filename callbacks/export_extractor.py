@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
@@ -13,13 +12,6 @@ from lit_gen.core.types import InputError
 from lit_gen.metrics.features import save_extractor, weights_hash
 
 log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class HasNet(Protocol):
-    """Keeps the network that gives features and logits."""
-
-    net: nn.Module
 
 
 class ExportExtractor(Callback):
@@ -36,7 +28,7 @@ class ExportExtractor(Callback):
         self.name, self.dataset = name, dataset
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, HasNet):
+        if not isinstance(getattr(pl_module, "net", None), nn.Module):
             raise InputError(
                 f"callbacks.export: {type(pl_module).__name__} has no network of features and logits; "
                 "use it with model=lenet"

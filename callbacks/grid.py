@@ -16,7 +16,6 @@ from lit_gen.core.progress import batches_seen
 from lit_gen.core.random import Use, forked_rng
 from lit_gen.core.types import Batch, InputError, NonNegative, PairBatch, Positive, Restores, Translates
 from lit_gen.evaluation.context import Context, undisturbed
-from lit_gen.evaluation.judges.base import at_least
 from lit_gen.evaluation.plots import cells, write_picture
 from lit_gen.tracking.pictures import log_picture
 
@@ -42,8 +41,6 @@ class Grid(Callback):
     """
 
     def __init__(self, num_images: Positive = 64, every_n_epochs: NonNegative = 10, seed: int = 0) -> None:
-        at_least(1, num_images=num_images)
-        at_least(0, every_n_epochs=every_n_epochs)
         self.num_images, self.every_n_epochs, self.seed = num_images, every_n_epochs, seed
         self._drawn_epoch: int | None = None
 
@@ -69,18 +66,12 @@ class Grid(Callback):
     def draw(self, trainer: Trainer, module: LitModel, epochs: int) -> None:
         """Draws and keeps the grids now; `epochs` of the run are done."""
         context = Context.of_trainer(trainer, module)
-        folder, name = (
-            Path(trainer.default_root_dir) / "samples",
-            f"task{context.num_seen - 1}-epoch{epochs:04d}",
-        )
-        with (
-            forked_rng(self.seed, Use.SAMPLE_GRID, device=module.device),
-            undisturbed(module),
-            context.precision(),
-        ):
+        name = f"task{context.num_seen - 1}-epoch{epochs:04d}"
+        noise = forked_rng(self.seed, Use.SAMPLE_GRID, device=module.device)
+        with noise, undisturbed(module), context.precision():
             for key, image, columns in self._shown(context):
-                picture = cells(image, columns)
-                write_picture(folder / f"{name}{'' if key == 'samples' else f'-{key}'}.png", picture)
+                picture, ending = cells(image, columns), "" if key == "samples" else f"-{key}"
+                write_picture(Path(trainer.default_root_dir) / "samples" / f"{name}{ending}.png", picture)
                 log_picture(trainer, key, picture, batches_seen(trainer))
 
     def _shown(self, context: Context) -> Iterator[Shown]:
@@ -98,9 +89,8 @@ class Grid(Callback):
         num_tasks = len(context.data.tasks)
         per_task = math.ceil(self.num_images / num_tasks)
         batches = [_test_images(context, task, per_task) for task in range(context.num_seen)]
-        given = {
-            name: torch.cat([getattr(batch, name) for batch in batches]) for name in sorted(model.conditions)
-        }
+        told = sorted(model.conditions)
+        given = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in told}
         image = model.sample(per_task * len(batches), **given)
         return "samples", image, per_task if num_tasks > 1 else None
 

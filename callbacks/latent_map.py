@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -14,36 +14,27 @@ from torch import Tensor
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.core.random import Use, forked_rng
-from lit_gen.evaluation.judges.base import at_least
 from lit_gen.evaluation.plots import scatter, write_picture
 from lit_gen.tracking.pictures import log_picture
-
-
-@runtime_checkable
-class PlacesTasks(Protocol):
-    """Has one latent space for all tasks."""
-
-    def translated(self, task: Tensor) -> Tensor:
-        """A draw of each of these tasks, int64 [B], as a point in it: [B, D], without gradient."""
 
 
 class LatentMap(Callback):
     """Draws `latent_map/task<k>.png` after every task: points of all tasks so far on two principal axes.
 
-    The axes are those of the points in the picture. A model without a common latent space gets no picture.
+    The axes are those of the points in the picture. A model without a common latent space, which is one whose
+    `translated` gives a draw of each of these tasks, int64 [B], as a point in it, [B, D], gets no picture.
 
     Args:
         num_points: of each task.
     """
 
     def __init__(self, num_points: Annotated[int, Ge(2)] = 500, seed: int = 0) -> None:
-        at_least(2, num_points=num_points)
         self.num_points, self.seed = num_points, seed
 
     @rank_zero_only
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         able, data = pl_module.abilities(), trainer.datamodule
-        if not isinstance(able, PlacesTasks):
+        if not hasattr(able, "translated"):
             return
         task = torch.arange(data.current_task + 1).repeat_interleave(self.num_points)
         with forked_rng(self.seed, Use.LATENT_MAP, device=pl_module.device):

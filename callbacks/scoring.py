@@ -17,7 +17,7 @@ from lit_gen.core.progress import batches_seen
 from lit_gen.core.types import InputError, Split, StreamData
 from lit_gen.evaluation.board import FLOOR, Board, Row
 from lit_gen.evaluation.context import Context
-from lit_gen.evaluation.judges.base import Judge, KeepsFiles
+from lit_gen.evaluation.judges.base import Judge, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
@@ -52,6 +52,7 @@ class Scoring(Callback):
         writes: bool = True,
     ) -> None:
         self.judges, self.published, self.collapse, self.writes = judges, published or {}, collapse, writes
+        at_least(0, **{f"{name}.every_n_epochs": judge.every_n_epochs for name, judge in judges.items()})
         check_published(self.published)
         self.rows: list[Row] = []
         self.board = Board()
@@ -81,17 +82,15 @@ class Scoring(Callback):
         if not self.judges or stage == "predict" or self._checked is pl_module:
             return
         if trainer.datamodule is None:
-            raise InputError(
-                "Scoring needs the data's own images: give the Trainer a datamodule, not loaders"
-            )
+            raise InputError("Scoring needs the data's images: give the Trainer a datamodule, not loaders")
         self.check(pl_module, trainer.datamodule)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             epoch = trainer.current_epoch + 1
-            due = [n for n, judge in self.judges.items() if judge.every_n_epochs]
+            often = {name: judge.every_n_epochs for name, judge in self.judges.items()}
             self._ask(
-                trainer, pl_module, "val", [n for n in due if epoch % self.judges[n].every_n_epochs == 0]
+                trainer, pl_module, "val", [n for n, every in often.items() if every and epoch % every == 0]
             )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
@@ -135,13 +134,14 @@ class Scoring(Callback):
         summary = self.board.summary()
         values = {f"test/mean/{kind}": one.mean for kind, one in summary.items()}
         values |= {f"test/forgetting/{kind}": one.forgetting for kind, one in summary.items()}
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
         for logger in trainer.loggers:
-            logger.log_metrics({n: v for n, v in values.items() if not math.isnan(v)}, step=step)
+            logger.log_metrics(values, step=step)
             if isinstance(logger, TakesRows):
                 logger.log_rows(self.rows, data.tasks, data.current_task)
         pictures = {}
         for judge in self.judges.values():
-            if isinstance(judge, KeepsFiles):
+            if hasattr(judge, "keep"):
                 pictures |= judge.keep(folder, data.current_task)
         matrix = matrix_picture(self.board)
         if matrix is not None:

@@ -4,7 +4,6 @@ import torch
 from lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from toys import make_trainer
 
 from lit_gen.core.images import to_uint8
 from lit_gen.core.module import LitGenerator
@@ -134,10 +133,6 @@ def judged(module=None, data=None, metrics=(FrechetDistance, Neighbours), split=
     context = context_of(module or ToyModel({"task"}), data)
     judge.check(context)
     return judge, judge.rows(context, split)
-
-
-def trainer_with(callback, **options):
-    return make_trainer(callback, **options)
 
 
 def values(rows):

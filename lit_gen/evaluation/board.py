@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -35,14 +34,6 @@ class Row(NamedTuple):
     num_real: int
     num_fake: int
     seed: int
-
-    @property
-    def kind(self) -> str:
-        """What it is called: "fid/inception", or the metric alone where no extractor took part."""
-        return f"{self.metric}/{self.extractor}" if self.extractor else self.metric
-
-
-COLUMNS = ("after_task", "on_task", *(name for name in Row._fields if name != "on_task"))
 
 
 class Summary(NamedTuple):
@@ -88,10 +79,6 @@ class Board:
         """Pairs of metric and extractor for which there are rows, in the order they came."""
         return list(dict.fromkeys((r.metric, r.extractor) for rows in self.rows.values() for r in rows))
 
-    def is_lower_better(self, metric: str) -> bool:
-        """Whether less of it is better; a floor ("floor_fid") is read as its metric."""
-        return self.better.get(metric.removeprefix(FLOOR)) == "lower"
-
     def matrix(self, metric: str, extractor: str) -> Tensor:
         """float64 [T, T]: after task i (row) on task j (column), NaN where there is none."""
         matrix = torch.full((self.num_tasks, self.num_tasks), math.nan, dtype=torch.float64)
@@ -111,26 +98,21 @@ class Board:
         found = {}
         for metric, extractor in self.kinds():
             if not metric.startswith(FLOOR):
-                matrix, over_all = self.matrix(metric, extractor), self.over_all(metric, extractor)
-                lower, mean = self.is_lower_better(metric), final_mean(matrix)
-                change = (forgetting(matrix, lower), backward_transfer(matrix, lower))
-                has_direction = bool(self.better.get(metric))
+                matrix, change = self.matrix(metric, extractor), (math.nan, math.nan)
+                if way := self.better.get(metric):
+                    change = forgetting(matrix, way == "lower"), backward_transfer(matrix, way == "lower")
                 name = f"{metric}/{extractor}" if extractor else metric
-                found[name] = Summary(mean, *(change if has_direction else (math.nan,) * 2), over_all)
+                found[name] = Summary(final_mean(matrix), *change, self.over_all(metric, extractor))
         return found
 
-    def frame(self) -> pd.DataFrame:
-        """Every row under COLUMNS; `on_task` is "all" for all tasks together."""
+    def csv(self) -> str:
+        """What scores.csv holds: every row, exact to the last bit; `on_task` is "all" over all tasks."""
         lines = [
-            [after, "all" if row.on_task is None else row.on_task, *row[1:]]
+            {"after_task": after, **row._asdict(), "on_task": "all" if row.on_task is None else row.on_task}
             for after, rows in self.rows.items()
             for row in rows
         ]
-        return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
-
-    def csv(self) -> str:
-        """What scores.csv holds: every row, exact to the last bit."""
-        return as_csv(self.frame(), missing="nan")
+        return as_csv(lines, missing="nan")
 
     def table(self) -> str:
         """The matrices of the main metrics as text, each beside its floor; empty before the first row."""
@@ -143,7 +125,7 @@ class Board:
             if matrix.isnan().all():
                 floor = self.over_all(FLOOR + metric, extractor)
                 row = {"score": title, "value": short(self.over_all(metric, extractor)), "better": better}
-                lines.append(row if math.isnan(floor) else row | {"floor": short(floor)})
+                lines.append(row | ({} if math.isnan(floor) else {"floor": short(floor)}))
             else:
                 floor = self.matrix(FLOOR + metric, extractor)
                 text = as_text(matrix_lines(matrix, floor), head=f"{title}, {better} is better")

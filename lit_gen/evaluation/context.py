@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -21,28 +22,16 @@ from lit_gen.core.types import (
     Batch,
     Encodes,
     HasCodes,
-    HasPosterior,
     InputError,
-    Likelihood,
     PairBatch,
-    Restores,
     Split,
     StreamData,
-    Translates,
 )
 from lit_gen.losses.reconstruction import unit_squared_error
 
 log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 15.0
-_METHODS: dict[type, str] = {
-    Encodes: "encode",
-    HasCodes: "encode and decode",
-    HasPosterior: "posterior",
-    Likelihood: "log_likelihood",
-    Restores: "reconstruct",
-    Translates: "translate",
-}
 _Promise = TypeVar("_Promise")
 _Answer = TypeVar("_Answer")
 _AnyBatch = TypeVar("_AnyBatch", Batch, PairBatch)
@@ -95,10 +84,6 @@ class Context:
         """The same with other blocks and another seed."""
         return replace(self, batch_size=batch_size, seed=seed)
 
-    def alone(self) -> Context:
-        """The same for what every process does by itself."""
-        return replace(self, rank=0, world_size=1)
-
     def promised(self, promise: type[_Promise]) -> _Promise:
         """The model, which keeps this promise.
 
@@ -107,37 +92,31 @@ class Context:
         """
         able = self.model.abilities()
         if not isinstance(able, promise):
+            methods = [name for base in promise.__mro__[::-1] for name in vars(base) if name[0] != "_"]
             raise InputError(
                 f"{self.name}: {type(able).__name__} does not promise {promise.__name__} "
-                f"({_METHODS[promise]}), which is asked for here"
+                f"({' and '.join(methods)}), which is asked for here"
             )
         return able
 
     # --- which images
 
-    def images(self, split: Split, all_tasks: bool = False) -> Dataset[Batch]:
-        """Images of the tasks seen so far, or of all tasks."""
-        return self.data.dataset(split, range(len(self.data.tasks) if all_tasks else self.num_seen))
+    def images(self, split: Split) -> Dataset[Batch]:
+        """Images of the tasks seen so far."""
+        return self.data.dataset(split, range(self.num_seen))
 
     def views(self, per_task: bool) -> list[tuple[int | None, slice]]:
         """What is scored of a list with one item per task: each task if asked, and (None) all of them."""
         single = [(task, slice(task, task + 1)) for task in range(self.num_seen)] if per_task else []
         return [*single, (None, slice(None))]
 
-    def choose(self, count: int, most: int | None, purpose: int = 0) -> Tensor:
-        """All of `count` places in order, or `most` of them at random, in random order: int64 [n]."""
+    def choose(self, count: int, most: int | None, *purpose: int) -> Tensor:
+        """All of `count` places in order, or `most` of them (a block in a dry run) at random, int64 [n]."""
+        most = self.batch_size if self.is_dry else most
         if most is None or count <= most:
             return torch.arange(count)
-        rng = torch.Generator().manual_seed(mixed_seed(self.seed, Use.CHOICE, purpose))
+        rng = torch.Generator().manual_seed(mixed_seed(self.seed, *(purpose or (Use.CHOICE, 0))))
         return torch.randperm(count, generator=rng)[:most]
-
-    def choose_sorted(self, count: int, most: int, *purpose: int) -> Tensor:
-        """All of `count` places, or `most` of them at random (a block in a dry run), ascending: int64 [n]."""
-        most = self.batch_size if self.is_dry else most
-        if count <= most:
-            return torch.arange(count)
-        rng = torch.Generator().manual_seed(mixed_seed(self.seed, *purpose))
-        return torch.randperm(count, generator=rng)[:most].sort().values
 
     # --- block by block
 
@@ -147,21 +126,23 @@ class Context:
         for number in range(self.rank, -(-total // size), self.world_size):
             yield number, torch.arange(number * size, min((number + 1) * size, total))
 
-    def over_blocks(self, total: int, answer: Callable[[int, Tensor], _Answer]) -> list[_Answer]:
-        """What `answer` (number and places of a block) gives for every block, in their order and on every
-        process. Exactly the same for any number of processes. The model is undisturbed.
+    def over_blocks(self, total: int, answer: Callable[[Tensor], _Answer], *purpose: int) -> list[_Answer]:
+        """What `answer` gives for the places of every block, in their order and on every process. Exactly the
+        same for any number of processes: a block's noise is a function of the seed, the purpose and the
+        block's number. The model is undisturbed.
         """
         found, said = [], time.monotonic()
         with undisturbed(self.model):
             for number, places in self.blocks(total):
-                found.append((number, answer(number, places)))
+                with forked_rng(self.seed, *(purpose or (Use.NOISE,)), number, device=self.model.device):
+                    found.append((number, answer(places)))
                 if time.monotonic() - said > _LOG_SECONDS:
                     said = time.monotonic()
                     log.info("%s: %d of %d images", self.name, int(places[-1]) + 1, total)
         if self.world_size > 1:
             every: list = [None] * self.world_size
             torch.distributed.all_gather_object(every, found)
-            found = sorted((each for some in every for each in some), key=lambda each: each[0])
+            found = sorted(itertools.chain(*every), key=lambda each: each[0])
         return [each for _, each in found]
 
     def ask(
@@ -171,17 +152,13 @@ class Context:
         places: Tensor | None = None,
         *purpose: int,
     ) -> tuple[Tensor, ...]:
-        """What `question` gives for a batch, [B, ...] each, for all images together, on the CPU.
-
-        The noise of a block of images is a function of the seed, the purpose and the block's number.
-        """
+        """What `question` gives for a batch, [B, ...] each, for all images together, on the CPU."""
         places = torch.arange(len(images)) if places is None else places
 
-        def answer(number: int, block: Tensor) -> tuple[Tensor, ...]:
-            with forked_rng(self.seed, *(purpose or (Use.NOISE,)), number, device=self.model.device):
-                return tuple(part.cpu() for part in question(self.load(images, places[block])))
+        def answer(block: Tensor) -> tuple[Tensor, ...]:
+            return tuple(part.cpu() for part in question(self.load(images, places[block])))
 
-        answers = self.over_blocks(len(places), answer)
+        answers = self.over_blocks(len(places), answer, *purpose)
         return tuple(torch.cat(parts) for parts in zip(*answers, strict=True))
 
     def load(self, images: Dataset[_AnyBatch], places: Tensor) -> _AnyBatch:
@@ -190,9 +167,10 @@ class Context:
 
     # --- codes
 
-    def codes(self, images: Dataset[Batch], places: Tensor | None = None) -> Codes:
-        """Codes of images with what is known about them."""
-        model = self.promised(Encodes)
+    def codes(self, split: Split, most: int | None = None, places: Tensor | None = None) -> Codes:
+        """Codes of images of the tasks seen so far, `most` of them at random or those at `places`."""
+        model, images = self.promised(Encodes), self.images(split)
+        places = self.choose(len(images), most) if places is None else places
         return Codes(
             *self.ask(lambda b: (model.encode(b).flatten(1), b.label, b.task, b.index), images, places)
         )
@@ -203,10 +181,9 @@ class Context:
         """
         model, device = self.promised(HasCodes), self.model.device
 
-        def answer(number: int, block: Tensor) -> Tensor:
+        def answer(block: Tensor) -> Tensor:
             some, of_label, of_task = (part[block].to(device) for part in (codes, label, task))
-            with forked_rng(self.seed, Use.NOISE, number, device=device):
-                return model.decode(some, label=of_label, task=of_task).cpu()
+            return model.decode(some, label=of_label, task=of_task).cpu()
 
         return torch.cat(self.over_blocks(len(codes), answer))
 

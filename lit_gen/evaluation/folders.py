@@ -35,20 +35,16 @@ def compare_folders(
     """
     sides = {}
     for name, path in (("real", real), ("fake", fake)):
-        found = [extractor(batch) for batch in batches(name, path, batch_size)]
-        features = torch.cat([features for features, _ in found])
-        logits = [logits for _, logits in found]
-        sides[name] = features, None if logits[0] is None else torch.cat(logits)
-    rows = []
-    counts = (len(sides["real"][0]), len(sides["fake"][0]))
+        features, logits = zip(*map(extractor, batches(name, path, batch_size)), strict=True)
+        sides[name] = torch.cat(features), None if logits[0] is None else torch.cat(logits)
+    counts, values = [len(features) for features, _ in sides.values()], {}
     for metric in metrics:
         metric.reset()
         for name, (features, logits) in sides.items():
             metric.update(features, name == "real", torch.arange(len(features)), logits)
-        for name, value in metric.compute().items():
-            measured = (extractor.name, extractor.weights_hash, "given", *counts, seed)
-            rows.append(Row(None, name, float(value), *measured))
-    return rows
+        values |= metric.compute()
+    about = (extractor.name, extractor.weights_hash, "given", *counts, seed)
+    return [Row(None, name, float(value), *about) for name, value in values.items()]
 
 
 def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
@@ -113,9 +109,7 @@ def _archive(name: str, path: Path) -> Iterator[Tensor]:
 
 def _folder(name: str, path: Path) -> Iterator[Tensor]:
     if not path.is_dir():
-        raise InputError(
-            f"{name}={path}: there is no such folder; give a folder of images or an .npz archive"
-        )
+        raise InputError(f"{name}={path}: there is no such folder; give one of images or an .npz archive")
     files = image_files(path)
     if not files:
         raise InputError(f"{name}={path}: holds no images ({', '.join(sorted(_ENDINGS))})")
@@ -125,7 +119,5 @@ def _folder(name: str, path: Path) -> Iterator[Tensor]:
                 grey = picture.mode in ("1", "L", "I;16")
                 pixels = np.asarray(picture.convert("L" if grey else "RGB"))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise InputError(
-                f"{name}: {file} cannot be read as an image ({error}); replace or remove it"
-            ) from error
+            raise InputError(f"{name}: {file}: no readable image ({error}); replace or remove it") from error
         yield torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -18,7 +18,8 @@ from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import bars
 from lit_gen.evaluation.tables import as_markdown, short
 from lit_gen.evaluation.uses.probe import Probe
-from lit_gen.evaluation.uses.reconstruction import reconstruction_errors
+from lit_gen.evaluation.uses.reconstruction import distortion
+from lit_gen.metrics.task_matrix import Better
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +27,27 @@ log = logging.getLogger(__name__)
 class Column(NamedTuple):
     """One quantity of the table."""
 
-    key: str
     title: str
-    better: str  # "lower", "higher", or "" where neither is
+    better: Better
 
 
-COLUMNS = (
-    Column("fid", "FID", "lower"),
-    Column("precision", "precision", "higher"),
-    Column("recall", "recall", "higher"),
-    Column("coverage", "coverage", "higher"),
-    Column("prd_precision", "PRD precision", "higher"),
-    Column("prd_recall", "PRD recall", "higher"),
-    Column("nll", "NLL, nats", "lower"),
-    Column("accuracy", "accuracy", "higher"),
-    Column("mse", "squared error per pixel", "lower"),
-    Column("linear_accuracy", "linear probe", "higher"),
-    Column("knn_accuracy", "k-NN probe", "higher"),
-    Column("images_per_second", "images/s", "higher"),
-    Column("train_seconds", "training, s", ""),
-    Column("epochs", "epochs", ""),
-    Column("parameters", "parameters", ""),
-)
+COLUMNS = {
+    "fid": Column("FID", "lower"),
+    "precision": Column("precision", "higher"),
+    "recall": Column("recall", "higher"),
+    "coverage": Column("coverage", "higher"),
+    "prd_precision": Column("PRD precision", "higher"),
+    "prd_recall": Column("PRD recall", "higher"),
+    "nll": Column("NLL, nats", "lower"),
+    "accuracy": Column("accuracy", "higher"),
+    "mse": Column("squared error per pixel", "lower"),
+    "linear_accuracy": Column("linear probe", "higher"),
+    "knn_accuracy": Column("k-NN probe", "higher"),
+    "images_per_second": Column("images/s", "higher"),
+    "train_seconds": Column("training, s", ""),
+    "epochs": Column("epochs", ""),
+    "parameters": Column("parameters", ""),
+}
 _OF_THE_MODEL = ("nll", "accuracy")
 _SCORES = ("fid", "precision", "recall", "coverage", "prd_precision", "prd_recall")
 
@@ -78,16 +78,16 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
         after = rows["after_task"].astype(int)
         rows = rows[(after == after.max()) & (rows["on_task"] == "all")]
         judged = rows[rows["metric"].isin(_SCORES)]
-        judged = judged[judged["extractor"] == judged["extractor"].iloc[0]] if len(judged) else judged
+        judged = judged[judged.groupby("extractor", sort=False).ngroup() == 0]
         kept = pd.concat([rows[rows["metric"].isin(_OF_THE_MODEL)], judged])
-        judges = [
+        judge = [
             f"{row.extractor} ({row.extractor_hash}), {row.num_real} real and {row.num_fake} generated images"
-            for row in judged.itertuples()
+            for row in judged.head(1).itertuples()
         ]
     except (KeyError, AttributeError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise InputError(f"{file}: cannot be read as a run's scores ({error})") from error
     found = dict(zip(kept["metric"], kept["value"], strict=True))
-    return {name: v for name, v in found.items() if math.isfinite(v)}, judges[0] if judges else ""
+    return {name: v for name, v in found.items() if math.isfinite(v)}, "".join(judge)
 
 
 def read_summary(folder: Path) -> dict[str, float]:
@@ -117,7 +117,7 @@ def measure(context: Context, probe: Probe) -> dict[str, float]:
     values: dict[str, float] = {"parameters": sum(p.numel() for p in trainable(context.model))}
     able = context.model.abilities()
     if isinstance(able, Restores):
-        values["mse"] = float(reconstruction_errors(context).mean())
+        values["mse"] = distortion(context)["mse"]
     if isinstance(able, Encodes):
         try:
             row = probe(context).table[0]
@@ -130,7 +130,7 @@ def measure(context: Context, probe: Probe) -> dict[str, float]:
 
 def frame_of(runs: Sequence[RunNumbers]) -> pd.DataFrame:
     """A line per run: model, seed, the quantities that some run has, and what the scores were taken with."""
-    keys = [column.key for column in COLUMNS if any(column.key in run.values for run in runs)]
+    keys = [key for key in COLUMNS if any(key in run.values for run in runs)]
     lines = [[run.model, run.seed, *(run.values.get(key) for key in keys), run.judge] for run in runs]
     return pd.DataFrame(lines, columns=["model", "seed", *keys, "scored_with"], dtype=object)
 
@@ -141,10 +141,9 @@ def overview_of(frame: pd.DataFrame) -> pd.DataFrame:
     """
     groups = frame.groupby("model", sort=False)
     parts = {"seeds": groups["seed"].agg(lambda seeds: " ".join(map(str, seeds)))}
-    for column in _used(frame):
-        numbers = frame[column.key].astype(float).groupby(frame["model"], sort=False)
-        parts |= {column.key: numbers.mean(), f"{column.key}_std": numbers.std()}
-        parts[f"{column.key}_n"] = numbers.count()
+    for key in [key for key in COLUMNS if key in frame]:
+        numbers = frame[key].astype(float).groupby(frame["model"], sort=False)
+        parts |= {key: numbers.mean(), f"{key}_std": numbers.std(), f"{key}_n": numbers.count()}
     return pd.DataFrame(parts).reset_index()
 
 
@@ -154,12 +153,18 @@ def markdown(overview: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     for row in overview.to_dict("records"):
         count = len(row["seeds"].split())
         line = {"model": row["model"], "seeds": count}
-        for column in _used(overview):
-            means = overview[column.key].dropna()
-            best = means.min() if column.better == "lower" else means.max()
-            text = _in_words(column, row, count)
-            is_best = column.better and row[column.key] == best and len(means) > 1
-            line[column.title] = f"**{text}**" if is_best else text
+        for key, (title, better) in COLUMNS.items():
+            if key not in row:
+                continue
+            mean, std, known = row[key], row[f"{key}_std"], row[f"{key}_n"]
+            text = short(mean)
+            if not math.isnan(std) and (std > 0 or better):
+                text = f"{text} +- {short(std)}"
+            if known not in (0, count):
+                text = f"{text} ({known} of {count})"
+            means = overview[key].dropna()
+            best = means.min() if better == "lower" else means.max()
+            line[title] = f"**{text}**" if better and mean == best and len(means) > 1 else text
         lines.append(line)
     return "\n".join([as_markdown(lines), *(f"\n{note}" for note in notes)]) + "\n"
 
@@ -167,20 +172,9 @@ def markdown(overview: pd.DataFrame, notes: Sequence[str] = ()) -> str:
 def picture_of(overview: pd.DataFrame) -> Tensor:
     """A panel per quantity, a bar per model with the standard deviation over seeds: uint8 [H, W, 3]."""
     panels = {}
-    for column in _used(overview):
-        better = f", {column.better} is better" if column.better else ""
-        lengths = zip(overview[column.key], overview[f"{column.key}_std"], strict=True)
-        panels[f"{column.title}{better}"] = dict(zip(overview["model"], lengths, strict=True))
+    for key, (title, better) in COLUMNS.items():
+        if key in overview:
+            lengths = zip(overview[key], overview[f"{key}_std"], strict=True)
+            lengths = dict(zip(overview["model"], lengths, strict=True))
+            panels[f"{title}, {better} is better" if better else title] = lengths
     return bars(panels)
-
-
-def _used(frame: pd.DataFrame) -> list[Column]:
-    return [column for column in COLUMNS if column.key in frame.columns]
-
-
-def _in_words(column: Column, row: Mapping[str, Any], count: int) -> str:
-    mean, std, known = (row[f"{column.key}{ending}"] for ending in ("", "_std", "_n"))
-    text = short(mean)
-    if not math.isnan(std) and (std > 0 or column.better):
-        text = f"{text} +- {short(std)}"
-    return text if known in (0, count) else f"{text} ({known} of {count})"

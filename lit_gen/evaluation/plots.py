@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lit_gen.evaluation.tables import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
 _DPI = 110
@@ -48,50 +49,23 @@ def strips(rows: Sequence[Tensor]) -> Tensor:
     return cells(torch.cat([to_uint8(row).cpu() for row in rows]), len(rows[0]))
 
 
-def figure(
-    *draws: Callable[[Axes], None], width: float = 5.5, height: float = 4.2, columns: int = 3
-) -> Tensor:
-    """What each of `draws` puts into its panel of so many inches, panels in rows."""
-    # Not pyplot: it picks a window system when it is imported.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(columns, len(draws))
-    rows = -(-len(draws) // columns)
-    whole = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
-    canvas = FigureCanvasAgg(whole)
-    places = whole.subplots(rows, columns, squeeze=False).flatten()
-    for axes in places[len(draws) :]:
-        axes.axis("off")
-    for draw, axes in zip(draws, places, strict=False):
-        draw(axes)
-    canvas.draw()
-    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-
-
 def heat_maps(matrices: Mapping[str, tuple[Tensor, bool]]) -> Tensor:
     """One panel per title for a matrix [T, T] and whether low numbers are good in it; good is dark."""
-
-    def panel(title: str, matrix: Tensor, lower: bool) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            values = np.ma.masked_invalid(matrix.numpy())
-            # Shares have their own scale; a distance is seen against the largest one.
-            top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
-            axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top)
-            axes.set_title(title, fontsize=8)
-            axes.set_xlabel("on task", fontsize=8)
-            axes.set_ylabel("after task", fontsize=8)
-            axes.set_xticks(range(len(matrix)))
-            axes.set_yticks(range(len(matrix)))
-            axes.tick_params(labelsize=7)
-            for (i, j), value in np.ma.ndenumerate(values) if len(matrix) <= _MOST_NUMBERS else ():
-                color = "white" if (value < top / 2) == lower else "black"
-                axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=7, color=color)
-
-        return draw
-
-    draws = [panel(title, *what) for title, what in matrices.items()]
-    return figure(*draws, width=3.4, height=3.4)
+    figure, places = _panels(len(matrices), 3.4, 3.4)
+    for axes, (title, (matrix, lower)) in zip(places, matrices.items(), strict=True):
+        values = np.ma.masked_invalid(matrix.numpy())
+        # Shares have their own scale; a distance is seen against the largest one.
+        top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
+        axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top)
+        axes.set_title(title, fontsize=8)
+        axes.set_xlabel("on task", fontsize=8)
+        axes.set_ylabel("after task", fontsize=8)
+        axes.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
+        axes.tick_params(labelsize=7)
+        for (i, j), value in np.ma.ndenumerate(values) if len(matrix) <= _MOST_NUMBERS else ():
+            color = "white" if (value < top / 2) == lower else "black"
+            axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=7, color=color)
+    return _drawn(figure)
 
 
 def scatter(
@@ -107,41 +81,35 @@ def scatter(
         names: of the kinds 0, 1, ...; None: their numbers.
         title: of the list of kinds.
     """
+    from matplotlib import colormaps
 
-    def draw(axes: Axes) -> None:
-        from matplotlib import colormaps
-
-        kinds = kind.unique().tolist()
-        colours = colormaps["tab10" if len(kinds) <= 10 else "tab20"]
-        size = max(4, 10_000 / (len(place) + 500))
-        for number, each in enumerate(kinds):
-            x, y = place[kind == each].T.numpy()
-            colour, name = colours(number % colours.N), names[each] if names else each
-            axes.scatter(x, y, s=size, alpha=0.6, linewidths=0, color=colour, label=name)
-        axes.set_xlabel(axis_names[0])
-        axes.set_ylabel(axis_names[1])
-        if len(kinds) <= 40:
-            columns = 1 + (len(kinds) - 1) // 15
-            axes.legend(title=title, fontsize=7, markerscale=3, ncols=columns)
-
-    return figure(draw)
+    figure, (axes,) = _panels(1)
+    kinds = kind.unique().tolist()
+    colours = colormaps["tab10" if len(kinds) <= 10 else "tab20"]
+    size = max(4, 10_000 / (len(place) + 500))
+    for number, each in enumerate(kinds):
+        x, y = place[kind == each].T.numpy()
+        colour, name = colours(number % colours.N), names[each] if names else each
+        axes.scatter(x, y, s=size, alpha=0.6, linewidths=0, color=colour, label=name)
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    if len(kinds) <= 40:
+        columns = 1 + (len(kinds) - 1) // 15
+        axes.legend(title=title, fontsize=7, markerscale=3, ncols=columns)
+    return _drawn(figure)
 
 
 def histograms(values: Mapping[str, Tensor], axis_name: str, title: str) -> Tensor:
     """Several sets of numbers, each as its density over common bins; the long upper tail is cut off."""
-
-    def draw(axes: Axes) -> None:
-        every = torch.cat(list(values.values())).double()
-        low, high = float(every.min()), float(every.quantile(0.995))
-        bins = np.linspace(low, high if high > low else low + 1, 41)
-        for name, some in values.items():
-            axes.hist(some.clamp(max=high).numpy(), bins=bins, density=True, alpha=0.6, label=name)
-        axes.set_xlabel(axis_name)
-        axes.set_ylabel("density")
-        axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=8)
-
-    return figure(draw)
+    figure, (axes,) = _panels(1)
+    every = torch.cat(list(values.values())).double()
+    low, high = float(every.min()), float(every.quantile(0.995))
+    bins = np.linspace(low, high if high > low else low + 1, 41)
+    for name, some in values.items():
+        axes.hist(some.clamp(max=high).numpy(), bins=bins, density=True, alpha=0.6, label=name)
+    axes.set(xlabel=axis_name, ylabel="density")
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=8)
+    return _drawn(figure)
 
 
 def sorted_bars(
@@ -153,60 +121,69 @@ def sorted_bars(
         chosen: bool [N]; these have another colour.
         names: of the chosen and of the other ones.
     """
-
-    def draw(axes: Axes) -> None:
-        order = values.argsort(descending=True)
-        is_chosen, heights, places = chosen[order].numpy(), values[order].numpy(), np.arange(len(order))
-        for some, color, name in ((is_chosen, "tab:blue", names[0]), (~is_chosen, "tab:grey", names[1])):
-            if some.any():
-                axes.bar(places[some], heights[some], color=color, label=f"{name} ({some.sum()})")
-        if len(order) <= _MOST_LABELS:
-            axes.set_xticks(places, [str(number) for number in order.tolist()], fontsize=6, rotation=90)
-        axes.set_xlabel(axis_names[0])
-        axes.set_ylabel(axis_names[1])
-        axes.set_title(title, fontsize=9)
-        axes.legend(fontsize=8)
-
-    return figure(draw, width=6.5, height=3.5)
+    figure, (axes,) = _panels(1, 6.5, 3.5)
+    order = values.argsort(descending=True)
+    is_chosen, heights, places = chosen[order].numpy(), values[order].numpy(), np.arange(len(order))
+    for some, color, name in ((is_chosen, "tab:blue", names[0]), (~is_chosen, "tab:grey", names[1])):
+        if some.any():
+            axes.bar(places[some], heights[some], color=color, label=f"{name} ({some.sum()})")
+    if len(order) <= _MOST_LABELS:
+        axes.set_xticks(places, [str(number) for number in order.tolist()], fontsize=6, rotation=90)
+    axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=8)
+    return _drawn(figure)
 
 
 def bars(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> Tensor:
     """A panel per title with a bar per name: its length and its error, NaN where there is none."""
-
-    def panel(title: str, lengths: Mapping[str, tuple[float, float]]) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            mean, error = np.array(list(lengths.values())).T
-            places = range(len(lengths))
-            colours = [f"C{place % 10}" for place in places]
-            axes.barh(places, mean, xerr=np.nan_to_num(error), color=colours, capsize=2)
-            axes.set_yticks(places, list(lengths), fontsize=7)
-            axes.invert_yaxis()
-            axes.tick_params(axis="x", labelsize=7)
-            axes.set_title(title, fontsize=9)
-
-        return draw
-
     most = max(map(len, panels.values()))
-    height = max(0.8 + 0.22 * most, 1.6)
-    return figure(*(panel(*each) for each in panels.items()), width=3.9, height=height)
+    figure, places = _panels(len(panels), 3.9, max(0.8 + 0.22 * most, 1.6))
+    for axes, (title, lengths) in zip(places, panels.items(), strict=True):
+        mean, error = np.array(list(lengths.values())).T
+        heights = range(len(lengths))
+        colours = [f"C{height % 10}" for height in heights]
+        axes.barh(heights, mean, xerr=np.nan_to_num(error), color=colours, capsize=2)
+        axes.set_yticks(heights, list(lengths), fontsize=7)
+        axes.invert_yaxis()
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(title, fontsize=9)
+    return _drawn(figure)
 
 
 def curves(x_name: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Tensor:
     """A panel per quantity with a curve of points per name, over powers of two."""
+    figure, places = _panels(len(panels), 4.6, 3.8)
+    for axes, (y_name, points) in zip(places, panels.items(), strict=True):
+        for name, some in points.items():
+            axes.plot(*zip(*some, strict=True), "o-", label=name)
+        ticks = sorted({x for some in points.values() for x, _ in some})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, list(map(str, ticks)))
+        axes.minorticks_off()
+        axes.set(xlabel=x_name, ylabel=y_name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return _drawn(figure)
 
-    def panel(y_name: str, points: Mapping[str, Sequence[tuple[float, float]]]) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            for name, some in points.items():
-                axes.plot(*zip(*some, strict=True), "o-", label=name)
-            ticks = sorted({x for some in points.values() for x, _ in some})
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks, list(map(str, ticks)))
-            axes.minorticks_off()
-            axes.set_xlabel(x_name)
-            axes.set_ylabel(y_name)
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
 
-        return draw
+def _panels(count: int, width: float = 5.5, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of so many inches, at most three in a row."""
+    # Not pyplot: it picks a window system when it is imported.
+    from matplotlib.figure import Figure
 
-    return figure(*(panel(*each) for each in panels.items()), width=4.6, height=3.8)
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=_DPI)
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in places[count:]:
+        axes.axis("off")
+    return figure, list(places[:count])
+
+
+def _drawn(figure: Figure) -> Tensor:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())

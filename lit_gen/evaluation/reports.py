@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def matrix_picture(board: Board) -> Tensor | None:
     """Heat maps of the main matrices, uint8 [H, W, 3]; None while there is no number in any of them."""
     panels = {}
     for metric, extractor in board.kinds():
-        matrix, lower = board.matrix(metric, extractor), board.is_lower_better(metric)
+        matrix, lower = board.matrix(metric, extractor), board.better.get(metric) == "lower"
         if metric in _DRAWN and not matrix.isnan().all():
             name = f"{metric} ({extractor})" if extractor else metric
             panels[f"{name}\n{in_words(matrix, lower)}"] = (matrix, lower)
@@ -69,6 +70,7 @@ def check_published(published: Mapping[str, float | str]) -> dict[str, float]:
     return figures
 
 
+@dataclass
 class ModeCollapse:
     """Says when a generator draws only a part of what it should.
 
@@ -79,12 +81,10 @@ class ModeCollapse:
         suspicions: scorings running with low recall and high precision.
     """
 
-    def __init__(self, recall: Fraction = 0.1, precision: Fraction = 0.5, classes: Fraction = 0.5) -> None:
-        for name, value in (("recall", recall), ("precision", precision), ("classes", classes)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: must be from 0 to 1")
-        self.recall, self.precision, self.classes = recall, precision, classes
-        self.suspicions = 0
+    recall: Fraction = 0.1
+    precision: Fraction = 0.5
+    classes: Fraction = 0.5
+    suspicions: int = field(default=0, init=False)
 
     def look(self, rows: Sequence[Row]) -> str:
         """Why the images of this scoring look collapsed; empty when they do not. Of several extractors the

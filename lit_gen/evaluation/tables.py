@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -47,6 +48,12 @@ def as_csv(lines: Lines | pd.DataFrame, missing: str = "") -> str:
         missing: what stands for NaN and for a cell that is not there.
     """
     return _frame(lines).to_csv(index=False, lineterminator="\n", na_rep=missing)
+
+
+def lines_of(**columns: Tensor | Iterable[float | int | str]) -> list[dict[str, float | int | str]]:
+    """A line for each place in these columns."""
+    plain = (each.tolist() if isinstance(each, Tensor) else each for each in columns.values())
+    return [dict(zip(columns, line, strict=True)) for line in zip(*plain, strict=True)]
 
 
 def short(value: float) -> str:

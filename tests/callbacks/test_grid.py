@@ -142,10 +142,3 @@ def test_translations_stand_below_their_images_and_those_translated_back_below_t
     shown = np.asarray(Image.open(tmp_path / "samples" / "task0-epoch0003-translations.png"))
     assert np.array_equal(shown, strips(rows).squeeze(-1).numpy())
     assert [key for key, _, _ in pictures.kept] == ["translations"]
-
-
-def test_settings_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="num_images=0"):
-        Grid(num_images=0)
-    with pytest.raises(ValueError, match="every_n_epochs=-1"):
-        Grid(every_n_epochs=-1)

@@ -165,6 +165,8 @@ def test_all_that_judges_cannot_do_is_said_before_anything_runs():
     lines = str(refused.value).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"judges.{name}" for name in list(judges)[:3]]
     assert trainer.global_step == 0
+    with pytest.raises(ValueError, match=r"rare\.every_n_epochs=-1: must be at least 0"):
+        Scoring({"rare": Scripted(every_n_epochs=-1)})
     with pytest.raises(InputError, match="datamodule"):
         make_trainer(Scoring(judges)).test(ToyModel(), DataLoader(torch.zeros(1)))
 

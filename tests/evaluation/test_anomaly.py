@@ -7,7 +7,7 @@ import torch
 from analysis_toys import FirstPixels, make_context, test_images
 
 from lit_gen.core.types import InputError
-from lit_gen.evaluation.uses.anomaly import Anomaly, never_trained_on, roc_auc
+from lit_gen.evaluation.uses.anomaly import Anomaly, roc_auc
 
 
 def pairs_won(usual, strange):
@@ -35,14 +35,14 @@ class KnowsClasses(FirstPixels):
         return batch.image * (batch.label != self.unknown)[:, None, None, None]
 
 
-@pytest.mark.parametrize(("held_out", "auc"), [(2, 1.0), (1, 0.5 * 20 / 30), ([1, 2], 0.75)])
-def test_a_model_that_cannot_draw_a_class_finds_it_strange(held_out, auc):
+def test_a_model_that_cannot_draw_a_class_finds_it_strange():
     """Ten images of each class. Images of class 2 have an error and all others none: held out itself it wins
-    every pair. Class 1 ties with 20 others (half a win each) and loses to 10; both together win or tie.
+    every pair. Class 1 ties with 20 others (half a win each) and loses to 10.
     """
     context = make_context(KnowsClasses(2))
-    found = Anomaly(held_out=held_out)(context)
-    assert found.table[0]["auc"] == pytest.approx(auc)
+    assert Anomaly(held_out=1)(context).table[0]["auc"] == pytest.approx(0.5 * 20 / 30)
+    found = Anomaly(held_out=2)(context)
+    assert found.table[0]["auc"] == 1.0
     scores = torch.tensor([row["score"] for row in found.rows])
     label = torch.tensor([row["label"] for row in found.rows])
     assert [row["index"] for row in found.rows] == [*range(40)]
@@ -59,9 +59,9 @@ def test_several_classes_have_a_row_together_and_one_each():
 
 def test_classes_that_were_left_out_of_training_are_held_out_by_themselves():
     context = make_context(KnowsClasses(3), without_classes=[3])
-    assert never_trained_on(context, [0, 1, 2, 3]) == [3]
-    (row,) = Anomaly()(context).table
-    assert row["held_out"] == "3" and row["auc"] == 1.0 and row["images"] == 10
+    for held_out in (None, []):
+        (row,) = Anomaly(held_out=held_out)(context).table
+        assert row["held_out"] == "3" and row["auc"] == 1.0 and row["images"] == 10
 
 
 class KnowsHowLikely(FirstPixels):
@@ -73,8 +73,6 @@ def test_the_score_can_be_minus_the_log_likelihood():
     found = Anomaly(held_out=3, score="likelihood", draws=7)(make_context(KnowsHowLikely()))
     assert [row["score"] for row in found.rows[:4]] == [0.0, 7.0, 14.0, 21.0]
     assert found.table[0]["auc"] == 1.0
-    with pytest.raises(InputError, match=r"does not promise Likelihood \(log_likelihood\)"):
-        Anomaly(held_out=3, score="likelihood")(make_context())
 
 
 @pytest.mark.parametrize(

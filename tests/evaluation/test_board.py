@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lit_gen.evaluation.board import COLUMNS, Board, Row
+from lit_gen.evaluation.board import Board, Row
 from lit_gen.evaluation.tables import as_csv, as_markdown, as_text, short
 
 NAN = math.nan
@@ -41,7 +41,8 @@ def test_matrix_summary_and_csv_hold_what_was_put():
     matrix = made.matrix("fid", "lenet").nan_to_num(-1)
     assert matrix.equal(torch.tensor(expected, dtype=torch.float64))
     lines = list(csv.DictReader(io.StringIO(made.csv())))
-    assert tuple(lines[0]) == COLUMNS and len(lines) == 4 * (2 + 3 + 4)
+    assert tuple(lines[0])[:4] == ("after_task", "on_task", "metric", "value")
+    assert len(lines) == 4 * (2 + 3 + 4)
     for line in lines:
         on_task = None if line["on_task"] == "all" else int(line["on_task"])
         assert line["value"] == repr(float(value(line["metric"], int(line["after_task"]), on_task)))

@@ -49,10 +49,6 @@ def test_the_markdown_marks_the_best_and_says_what_is_missing():
 
 
 def test_the_files_hold_every_digit():
-    rows = list(csv.DictReader(io.StringIO(as_csv(overview_of(frame_of(RUNS))))))
-    assert rows[0]["model"] == "wae" and rows[0]["seeds"] == "0 1 2"
-    assert (float(rows[0]["fid"]), float(rows[0]["fid_std"]), rows[0]["fid_n"]) == (12.0, 2.0, "3")
-    assert (rows[1]["fid_std"], rows[1]["recall"], rows[1]["recall_n"]) == ("", "", "0")
     runs = list(csv.DictReader(io.StringIO(as_csv(frame_of(RUNS)))))
     assert [(r["model"], r["seed"], r["fid"], r["recall"], r["parameters"]) for r in runs] == [
         ("wae", "0", "10.0", "0.25", "1000"),

@@ -87,17 +87,6 @@ def test_only_tasks_seen_so_far_count_and_no_more_than_so_many_images():
         assert found == {(0, count, count), (1, count, count), (None, 2 * count, 2 * count)}
 
 
-def test_images_are_chosen_once_and_for_all():
-    context = context_of(ToyModel(), seed=3)
-    chosen = context.choose_sorted(150, 50, 1)
-    assert len(chosen.unique()) == 50 and chosen.equal(chosen.sort().values)
-    assert chosen.equal(context.choose_sorted(150, 50, 1)) and not chosen.equal(
-        context.choose_sorted(150, 50, 2)
-    )
-    assert context.choose_sorted(50, 50, 1).equal(torch.arange(50))
-    assert len(context_of(ToyModel(), is_dry=True, batch_size=7).choose_sorted(150, 50, 1)) == 7
-
-
 def test_the_floor_compares_training_images_with_the_real_ones():
     _, rows = judged(floor=True, per_task=True, num_samples=140)
     train, test = (Toy(split, (1,)).batch.image for split in ("train", "test"))
@@ -150,7 +139,6 @@ def test_what_cannot_be_judged_is_refused():
     with pytest.raises(InputError, match="ToyModel does not promise Translates"):
         judged(source="translations")
     for options, message in (
-        ({"source": "dreams"}, "one of samples"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"metrics": [Neighbours, Neighbours]}, "same name"),

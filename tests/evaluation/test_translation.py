@@ -113,8 +113,6 @@ def test_an_extractor_without_classes_says_nothing_of_content():
     assert math.isnan(row["accuracy_before"]) and math.isfinite(row["fid_after"])
 
 
-def test_models_that_do_not_translate_and_data_of_one_domain_are_refused():
-    with pytest.raises(InputError, match="FirstPixels does not promise Translates"):
-        Translation()(make_context(), FirstFeatures())
+def test_data_of_one_domain_are_refused():
     with pytest.raises(InputError, match="its data has one domain only"):
         Translation()(make_context(Inverts()), FirstFeatures())

@@ -1,17 +1,9 @@
-"""What a judge is: it gives rows about a model, from a callback or from a notebook without any Trainer.
-
-context = Context(model, data, num_seen=1)
-judge.check(context)
-rows = judge.rows(context, "test")
-"""
+"""What a judge is: it gives rows about a model, from a callback or from a notebook without any Trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import Protocol
 
 from lit_gen.core.types import Split
 from lit_gen.evaluation.board import Row
@@ -21,6 +13,9 @@ from lit_gen.metrics.task_matrix import Better
 
 class Judge(Protocol):
     """Scores a model.
+
+    One that has more to say than rows can hold also has `keep(folder, after_task)`: it writes what the newest
+    rows were made from into the run folder and gives pictures for loggers by name, uint8 [H, W, C].
 
     Attributes:
         every_n_epochs: in a fit; 0 judges in tests only.
@@ -35,16 +30,6 @@ class Judge(Protocol):
 
     def rows(self, context: Context, split: Split) -> list[Row]:
         """The same on every process. Leaves the model's modes and all random numbers as they are."""
-
-
-@runtime_checkable
-class KeepsFiles(Protocol):
-    """A judge that has more to say than rows can hold."""
-
-    def keep(self, folder: Path, after_task: int) -> dict[str, Tensor]:
-        """Writes what the newest `rows` were made from into the run folder; gives pictures for loggers by
-        their names, uint8 [H, W, C].
-        """
 
 
 def at_least(least: int, **values: float) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from lit_gen.core.random import Use
-from lit_gen.core.types import Batch, Likelihood, NonNegative, Positive, Split
+from lit_gen.core.types import Likelihood, NonNegative, Positive, Split
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import at_least
@@ -40,32 +41,27 @@ class LogLikelihood:
         seed: int = 0,
     ) -> None:
         at_least(1, draws=draws, num_images=num_images, batch_size=batch_size)
-        at_least(0, every_n_epochs=every_n_epochs)
         self.draws, self.num_images, self.batch_size = draws, num_images, batch_size
         self.per_task, self.every_n_epochs, self.seed = per_task, every_n_epochs, seed
 
     def check(self, context: Context) -> None:
-        context = context.with_blocks(self.batch_size, self.seed)
-        able = context.promised(Likelihood)
-        # A model whose likelihood is none says so when it is asked, which should not be after the training.
-        images = context.data.dataset("test", [0])
+        able, images = context.promised(Likelihood), context.data.dataset("test", [0])
+        alone = replace(context, batch_size=self.batch_size, seed=self.seed, rank=0, world_size=1)
         first = torch.arange(min(2, len(images)))
-        context.alone().ask(
-            lambda batch: (able.log_likelihood(batch, 1),), images, first, Use.LIKELIHOOD_TRIAL
-        )
+        # A model whose likelihood is none says so when it is asked, which should not be after the training.
+        alone.ask(lambda batch: (able.log_likelihood(batch, 1),), images, first, Use.LIKELIHOOD_TRIAL)
 
     def rows(self, context: Context, split: Split) -> list[Row]:
         context = context.with_blocks(self.batch_size, self.seed)
         able = context.promised(Likelihood)
-
-        def question(batch: Batch) -> tuple[torch.Tensor]:
-            return (able.log_likelihood(batch, self.draws).float(),)
-
         found = []  # nats per image, task by task
         for task in range(context.num_seen):
             images = context.data.dataset(split, [task])
-            chosen = context.choose_sorted(len(images), self.num_images, Use.LIKELIHOOD_CHOICE, task)
-            found += context.ask(question, images, chosen, Use.LIKELIHOOD, task)
+            chosen = context.choose(len(images), self.num_images, Use.LIKELIHOOD_CHOICE, task).sort().values
+            purpose = (Use.LIKELIHOOD, task)
+            found += context.ask(
+                lambda batch: (able.log_likelihood(batch, self.draws).float(),), images, chosen, *purpose
+            )
         dimensions = math.prod(context.data.spec.shape)
         rows = []
         for on_task, view in context.views(self.per_task):

@@ -16,7 +16,7 @@ from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import at_least
 from lit_gen.evaluation.plots import sorted_bars, write_picture
-from lit_gen.evaluation.tables import as_csv
+from lit_gen.evaluation.tables import as_csv, lines_of
 
 _AT_ONCE = 500  # images whose codes are compared with all posteriors in one go
 
@@ -61,7 +61,7 @@ class PosteriorCollapse:
     ) -> None:
         at_least(2, num_images=num_images)
         at_least(1, batch_size=batch_size)
-        at_least(0, threshold=threshold, every_n_epochs=every_n_epochs)
+        at_least(0, threshold=threshold)
         self.num_images, self.batch_size, self.threshold = num_images, batch_size, threshold
         self.every_n_epochs, self.seed = every_n_epochs, seed
         self.report: Report | None = None
@@ -72,7 +72,7 @@ class PosteriorCollapse:
     def rows(self, context: Context, split: Split) -> list[Row]:
         context = context.with_blocks(self.batch_size, self.seed)
         able, images = context.promised(HasPosterior), context.images(split)
-        chosen = context.choose_sorted(len(images), self.num_images, Use.POSTERIOR_CHOICE)
+        chosen = context.choose(len(images), self.num_images, Use.POSTERIOR_CHOICE).sort().values
         mean, log_var = context.ask(lambda batch: tuple(able.posterior(batch)), images, chosen)
         with forked_rng(self.seed, Use.POSTERIOR, device=torch.device("cpu")):
             report = self.report = describe(Posterior(mean.double(), log_var.double()), self.threshold)
@@ -85,11 +85,12 @@ class PosteriorCollapse:
 
     def keep(self, folder: Path, after_task: int) -> dict[str, Tensor]:
         report, path = self.report, folder / "collapse" / f"task{after_task}"
-        columns = zip(report.kl.tolist(), report.variance.tolist(), report.is_active.tolist(), strict=True)
-        lines = [
-            {"dimension": number, "kl": kl, "variance_of_mean": variance, "is_active": int(is_active)}
-            for number, (kl, variance, is_active) in enumerate(columns)
-        ]
+        lines = lines_of(
+            dimension=range(len(report.kl)),
+            kl=report.kl,
+            variance_of_mean=report.variance,
+            is_active=report.is_active.long(),
+        )
         write_text(path.with_suffix(".csv"), as_csv(lines))
         title = (
             f"KL {report.kl.sum():.2f} = mutual information {report.mutual_information:.2f} + "

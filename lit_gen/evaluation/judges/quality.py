@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_gen.core.images import to_uint8
+from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import Use, forked_rng
 from lit_gen.core.types import (
     Batch,
@@ -32,19 +33,11 @@ from lit_gen.metrics.features import FeatureExtractor
 log = logging.getLogger(__name__)
 
 _SPLITS = ("train", "val", "test")
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """Draws images; `conditions` says which of label and task it wants to be told."""
-
-    conditions: frozenset[str]
-
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        """[n, C, S, S] in [-1, 1]."""
-
-
-_PROMISES: dict[str, type] = {"samples": Samples, "translations": Translates, "reconstructions": Restores}
+_PROMISES: dict[str, type] = {
+    "samples": LitGenerator,
+    "translations": Translates,
+    "reconstructions": Restores,
+}
 
 
 class FeaturePart(NamedTuple):
@@ -84,7 +77,7 @@ class SampleQuality:
             for a task's images; it gets what is meaningful against all of its images (recall, coverage).
         floor: also scores real training images, as if a model had generated them: what a perfect model would
             get.
-        source: "samples" needs `sample`, "reconstructions" needs `Restores`, "translations" needs
+        source: "samples" needs a `LitGenerator`, "reconstructions" needs `Restores`, "translations" needs
             `Translates` (domain a is translated and compared with b).
     """
 
@@ -101,11 +94,8 @@ class SampleQuality:
         source: Literal["samples", "translations", "reconstructions"] = "samples",
         seed: int = 0,
     ) -> None:
-        if source not in _PROMISES:
-            raise ValueError(f"source={source!r}: must be one of {', '.join(_PROMISES)}")
         num_val_samples = num_samples if num_val_samples is None else num_val_samples
         at_least(1, num_samples=num_samples, num_val_samples=num_val_samples, batch_size=batch_size)
-        at_least(0, every_n_epochs=every_n_epochs)
         self.extractor = extractor
         self.metrics = [make(extractor.num_features) for make in metrics]
         self.better = {name: way for metric in self.metrics for name, way in metric.names.items()}
@@ -117,7 +107,6 @@ class SampleQuality:
         self._data: StreamData | None = None
         self._kept: dict[tuple[Split, int, int], RealImages] = {}
         self._floors: dict[tuple[Split, int | None, int], list[Row]] = {}
-        self._explained = False
 
     def check(self, context: Context) -> None:
         promise = _PROMISES[self.source]
@@ -125,6 +114,12 @@ class SampleQuality:
             raise InputError(
                 f"source={self.source}: {type(context.model).__name__} does not promise {promise.__name__}. "
                 "Choose another source or model, or other judges, such as judges=terms"
+            )
+        if self.per_task and self.source == "samples" and not context.model.conditions:
+            log.info(
+                "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
+                "only recall, coverage and the like are given for it",
+                type(context.model).__name__,
             )
 
     def rows(self, context: Context, split: Split) -> list[Row]:
@@ -143,21 +138,12 @@ class SampleQuality:
 
     def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
         """Scores of the generated images, task by task if asked, then of all."""
-        model = context.model
-        is_told = self.source != "samples" or bool(model.conditions)
-        if self.per_task and not is_told and not self._explained:
-            self._explained = True
-            log.info(
-                "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
-                "only recall, coverage and the like are given for it",
-                type(model).__name__,
-            )
+        is_told = self.source != "samples" or bool(context.model.conditions)
         rows = []
         for on_task, view in context.views(self.per_task):
             some_fake = fake[view] if is_told else fake
             one_sided = on_task is not None and not is_told
-            numbers = self._numbers(context, real[view], some_fake, one_sided)
-            rows += self._as_rows(numbers, on_task, split, real[view], some_fake)
+            rows += self._scores(context, split, on_task, real[view], some_fake, one_sided=one_sided)
         return rows
 
     def _floor(self, context: Context, split: Split, real: Parts) -> list[Row]:
@@ -168,15 +154,20 @@ class SampleQuality:
             if place not in self._floors:
                 tasks = range(len(real))[view]
                 train = [self._real(context, "train", task, real[task].total).part for task in tasks]
-                numbers = self._numbers(context, real[view], train)
-                numbers = {FLOOR + name: value for name, value in numbers.items()}
-                self._floors[place] = self._as_rows(numbers, on_task, split, real[view], train)
+                self._floors[place] = self._scores(context, split, on_task, real[view], train, FLOOR)
             rows += self._floors[place]
         return rows
 
-    def _numbers(
-        self, context: Context, real: Parts, fake: Parts, one_sided: bool = False
-    ) -> dict[str, float]:
+    def _scores(
+        self,
+        context: Context,
+        split: Split,
+        on_task: int | None,
+        real: Parts,
+        fake: Parts,
+        prefix: str = "",
+        one_sided: bool = False,
+    ) -> list[Row]:
         # MPS has no float64.
         device = torch.device("cpu") if context.model.device.type == "mps" else context.model.device
         numbers = {}
@@ -193,21 +184,18 @@ class SampleQuality:
             values = metric.compute()
             metric.reset()
             numbers |= {n: float(v) for n, v in values.items() if not one_sided or n in metric.one_sided}
-        return numbers
-
-    def _as_rows(
-        self, numbers: Mapping[str, float], on_task: int | None, split: Split, real: Parts, fake: Parts
-    ) -> list[Row]:
         extractor = (self.extractor.name, self.extractor.weights_hash)
         counts = (sum(part.total for part in real), sum(part.total for part in fake))
-        return [Row(on_task, n, v, *extractor, split, *counts, self.seed) for n, v in numbers.items()]
+        return [
+            Row(on_task, prefix + n, v, *extractor, split, *counts, self.seed) for n, v in numbers.items()
+        ]
 
     def _real(self, context: Context, split: Split, task: int, most: int) -> RealImages:
         """At most `most` real images of a task and their features, which are computed once."""
         place = (split, task, most)
         if place not in self._kept:
-            dataset = context.data.dataset(split, [task])
-            chosen = context.choose_sorted(len(dataset), most, Use.SAMPLES_CHOICE, _SPLITS.index(split), task)
+            dataset, purpose = context.data.dataset(split, [task]), (Use.SAMPLES_CHOICE, _SPLITS.index(split))
+            chosen = context.choose(len(dataset), most, *purpose, task).sort().values
             images = (
                 (places, dataset.__getitems__(chosen[places].tolist()).target)
                 for _, places in context.blocks(len(chosen))
@@ -217,35 +205,31 @@ class SampleQuality:
 
     def _fake(self, context: Context, task: int, real: RealImages) -> FeaturePart:
         """Features of as many generated images, in the same blocks."""
-        model = context.model
+        model, able = context.model, context.model.abilities()
+        told = sorted(model.conditions) if self.source == "samples" else []
+
+        def generate(count: int, batch: Batch | PairBatch | None) -> Tensor:
+            if self.source == "samples":
+                return model.sample(count, **{name: getattr(batch, name) for name in told})
+            if self.source == "reconstructions":
+                return able.reconstruct(batch)
+            return able.translate(batch.a.image, to="b")
 
         def images() -> Iterator[tuple[Tensor, Tensor]]:
             for number, places in context.blocks(len(real.chosen)):
-                batch = None
-                if self.source != "samples" or model.conditions:
-                    batch = context.load(real.dataset, real.chosen[places])
-                with (
-                    forked_rng(self.seed, Use.SAMPLES, task, number, device=model.device),
-                    context.precision(),
-                ):
-                    image = self._generate(context, len(places), batch)
+                needs_real = told or self.source != "samples"
+                batch = context.load(real.dataset, real.chosen[places]) if needs_real else None
+                noise = forked_rng(self.seed, Use.SAMPLES, task, number, device=model.device)
+                with noise, context.precision():
+                    image = generate(len(places), batch)
                 yield places, image
 
         return self._features(context, images(), len(real.chosen))
 
-    def _generate(self, context: Context, count: int, batch: Batch | PairBatch | None) -> Tensor:
-        model = context.model
-        if self.source == "samples":
-            return model.sample(count, **{name: getattr(batch, name) for name in sorted(model.conditions)})
-        if self.source == "reconstructions":
-            return model.abilities().reconstruct(batch)
-        return model.abilities().translate(batch.a.image, to="b")
-
     def _features(self, context: Context, images: Iterable[tuple[Tensor, Tensor]], total: int) -> FeaturePart:
-        num_features, num_logits = self.extractor.num_features, self.extractor.num_logits
         # A process without blocks has empty tensors of the same widths.
         index = [torch.empty(0, dtype=torch.long)]
-        found = [(torch.empty(0, num_features), torch.empty(0, num_logits))]
+        found = [(torch.empty(0, self.extractor.num_features), torch.empty(0, self.extractor.num_logits))]
         for places, image in images:
             features, logits = self.extractor(to_uint8(image).to(context.model.device))
             found.append((features.cpu(), image.new_empty(len(image), 0) if logits is None else logits.cpu()))

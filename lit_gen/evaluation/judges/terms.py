@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
+from torch import Tensor
 
-from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.random import Use
 from lit_gen.core.types import NonNegative, Positive, Split
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.context import Context
@@ -30,7 +30,6 @@ class TermMeans:
 
     def __init__(self, batch_size: Positive = 250, every_n_epochs: NonNegative = 0, seed: int = 0) -> None:
         at_least(1, batch_size=batch_size)
-        at_least(0, every_n_epochs=every_n_epochs)
         self.batch_size, self.every_n_epochs, self.seed = batch_size, every_n_epochs, seed
         self.better: dict[str, Better] = {}
 
@@ -55,16 +54,16 @@ class TermMeans:
 
     def _of_task(self, context: Context, split: Split, task: int) -> list[tuple[int, dict[str, float]]]:
         """Size and terms of every block."""
-        images, device = context.data.dataset(split, [task]), context.model.device
+        images = context.data.dataset(split, [task])
 
-        def answer(number: int, places: torch.Tensor) -> tuple[int, dict[str, float]]:
+        def answer(places: Tensor) -> tuple[int, dict[str, float]]:
             batch = context.load(images, places)
-            with forked_rng(self.seed, Use.TERMS, task, number, device=device), context.precision():
+            with context.precision():
                 terms = context.model.evaluate(batch)
             return len(places), {name: float(value) for name, value in terms.items()}
 
         total = min(len(images), self.batch_size) if context.is_dry else len(images)
-        return context.over_blocks(total, answer)
+        return context.over_blocks(total, answer, Use.TERMS, task)
 
 
 def _better(term: str) -> Better:

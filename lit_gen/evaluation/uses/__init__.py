@@ -3,13 +3,11 @@
 from lit_gen.evaluation.uses.anomaly import Anomaly
 from lit_gen.evaluation.uses.augmentation import Augmentation
 from lit_gen.evaluation.uses.code_map import CodeMap
-from lit_gen.evaluation.uses.compression import Compression
 from lit_gen.evaluation.uses.denoise import Denoise
-from lit_gen.evaluation.uses.interpolation import Interpolation
 from lit_gen.evaluation.uses.probe import Probe
-from lit_gen.evaluation.uses.reconstruction import Reconstruction
+from lit_gen.evaluation.uses.reconstruction import Compression, Reconstruction
 from lit_gen.evaluation.uses.translation import Translation
-from lit_gen.evaluation.uses.traversal import Traversal
+from lit_gen.evaluation.uses.walks import Interpolation, Traversal
 
 USES: dict[str, type] = {
     "interpolation": Interpolation,

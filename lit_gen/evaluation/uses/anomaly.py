@@ -7,7 +7,7 @@ protocol of one held-out class as in Zenati et al. 2018, arXiv:1802.06222.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from lit_gen.core.types import Batch, InputError, Likelihood, NonNegative, Positive, Restores
 from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import histograms
+from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class Anomaly:
     draws: Positive = 50
 
     def __call__(self, context: Context) -> Findings:
-        images = context.images("test", all_tasks=True)
-        score, label, index = context.ask(self._question(context), images)
+        score_of, axis_name = self._score(context)
+        images = context.data.dataset("test", range(len(context.data.tasks)))
+        score, label, index = context.ask(lambda b: (score_of(b), b.label, b.index), images)
         if label.ndim > 1 or (label < 0).all():
             raise InputError(f"{context.name}: its test images have no classes to hold out")
         if not score.isfinite().all():
@@ -61,22 +63,18 @@ class Anomaly:
                     "score_of_others": float(usual.mean()),
                 }
             )
-        every = zip(index.tolist(), label.tolist(), score.tolist(), strict=True)
-        rows = [{"index": i, "label": kind, "score": value} for i, kind, value in every]
         name = f"class {', '.join(map(str, held_out))}"
         title = f"{context.name}: AUC {table[0]['auc']:.3f}"
-        picture = histograms({"other classes": usual, name: score[is_strange]}, self._axis_name(), title)
-        return Findings(table, rows, picture)
+        picture = histograms({"other classes": usual, name: score[is_strange]}, axis_name, title)
+        return Findings(table, lines_of(index=index, label=label, score=score), picture)
 
-    def _question(self, context: Context) -> Callable[[Batch], tuple[Tensor, ...]]:
+    def _score(self, context: Context) -> tuple[Callable[[Batch], Tensor], str]:
+        """How strange each image of a batch is, [B], and what that number is called."""
         if self.score == "likelihood":
             likely = context.promised(Likelihood)
-            return lambda b: (-likely.log_likelihood(b, self.draws), b.label, b.index)
+            return lambda batch: -likely.log_likelihood(batch, self.draws), "-log p(x), nats"
         model = context.promised(Restores)
-        return lambda b: (pixel_error(model.reconstruct(b), b.image), b.label, b.index)
-
-    def _axis_name(self) -> str:
-        return "squared error per pixel" if self.score == "reconstruction" else "-log p(x), nats"
+        return lambda batch: pixel_error(model.reconstruct(batch), batch.image), "squared error per pixel"
 
     def _held_out(self, context: Context, label: Tensor) -> list[int]:
         """The classes that count as strange.
@@ -85,10 +83,11 @@ class Anomaly:
             InputError: there are none among the test images, or nothing else.
         """
         present = label[label >= 0].unique().tolist()
-        never = never_trained_on(context, present)
+        tasks = context.data.tasks[: context.num_seen]
+        never = [kind for kind in present if not any(task.label_counts[kind] for task in tasks)]
         given = [self.held_out] if isinstance(self.held_out, int) else self.held_out
-        chosen = never if given is None else sorted(set(given))
-        if given is None and not chosen:
+        chosen = sorted(set(given or never))
+        if not chosen:
             raise InputError(
                 f"{context.name}: it was trained on every class, so say which one is held out "
                 "(held_out=3), or train one without it: lit-gen train ... data.without_classes=[3]"
@@ -103,12 +102,6 @@ class Anomaly:
         if seen:
             log.warning("%s: class %s was trained on", context.name, ", ".join(map(str, seen)))
         return chosen
-
-
-def never_trained_on(context: Context, classes: Sequence[int]) -> list[int]:
-    """Those of the classes of which no task seen so far had a labelled training image."""
-    tasks = context.data.tasks[: context.num_seen]
-    return [kind for kind in classes if not any(task.label_counts[kind] for task in tasks)]
 
 
 def roc_auc(usual: Tensor, strange: Tensor) -> float:

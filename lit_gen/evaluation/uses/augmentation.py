@@ -17,9 +17,9 @@ from torch import Tensor
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.random import Use, forked_rng, mixed_seed
-from lit_gen.core.types import Batch, Classifies, InputError, Positive
+from lit_gen.core.types import Batch, InputError, Positive
 from lit_gen.evaluation.context import Context
-from lit_gen.evaluation.uses.findings import Findings, Line
+from lit_gen.evaluation.uses.findings import Findings
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,14 @@ class Augmentation:
         model = context.model
         if not isinstance(model, LitGenerator) or "label" not in model.conditions:
             raise InputError(
-                f"{context.name}: augmentation asks for images of given classes, and "
-                f"{type(model).__name__} was trained without the condition on the label "
-                "(model.condition=label)"
+                f"{context.name}: {type(model).__name__} was trained without the condition on the label, so "
+                "that it draws no images of a given class; train with model.condition=label"
             )
         rows, places = [], _labelled_places(context)
         for repeat in range(self.repeats):
-            real = self._real(context, places, repeat)
+            order = torch.randperm(len(places), generator=_generator(context, repeat, 0))
+            some = context.images("train").__getitems__(places[order[: self.n]].tolist())
+            real = some.image, some.label
             drawn = self._drawn(context, model, places, repeat)
             both = tuple(torch.cat(parts) for parts in zip(real, drawn, strict=True))
             for name, (image, label) in {"real": real, "real + generated": both, "generated": drawn}.items():
@@ -63,16 +64,15 @@ class Augmentation:
                 with forked_rng(context.seed, Use.CLASSIFIER, repeat, device=model.device):
                     classifier = make_classifier().to(model.device)
                     self._train(classifier, image, label)
-                accuracy = accuracy_on_test(context, classifier)
+                found, true = context.ask(
+                    lambda b, by=classifier: (by.classify(b.image).argmax(1), b.label), context.images("test")
+                )
+                accuracy = float((found == true)[true >= 0].double().mean())
                 rows.append({"repeat": repeat, "train_on": name, "images": len(label), "accuracy": accuracy})
                 log.info("%d of %d, %s: accuracy %.4f", repeat + 1, self.repeats, name, accuracy)
-        return Findings(_means(rows), rows)
-
-    def _real(self, context: Context, places: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
-        """uint8 [n, C, S, S] and labels [n] of random training images at some of these places."""
-        order = torch.randperm(len(places), generator=_generator(context, repeat, 0))
-        batch = context.images("train").__getitems__(places[order[: self.n]].tolist())
-        return batch.image, batch.label
+        groups = pd.DataFrame(rows).groupby("train_on", sort=False)
+        means = groups.agg(images=("images", "first"), accuracy=("accuracy", "mean"), std=("accuracy", "std"))
+        return Findings(means.fillna(0.0).reset_index().to_dict("records"), rows)
 
     def _drawn(
         self, context: Context, model: LitGenerator, places: Tensor, repeat: int
@@ -90,30 +90,17 @@ class Augmentation:
         return torch.cat(parts), like.label
 
     def _train(self, classifier: LitModel, image: Tensor, label: Tensor) -> None:
-        device = classifier.device
         optimizer = classifier.make_optimizer(classifier.parameters())
         classifier.train()
-        order = torch.cat(
-            [torch.randperm(len(label)) for _ in range(-(-self.steps * self.batch_size // len(label)))]
-        )
-        for step in range(self.steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            pixels, kind = to_float(image[chosen]).to(device), label[chosen].to(device)
-            batch = Batch(pixels, kind, torch.zeros_like(kind), torch.full_like(kind, -1))
+        epochs = -(-self.steps * self.batch_size // len(label))
+        order = torch.cat([torch.randperm(len(label)) for _ in range(epochs)])
+        for step, chosen in enumerate(order.split(self.batch_size)[: self.steps]):
+            pixels, kind = (part[chosen].to(classifier.device) for part in (image, label))
+            batch = Batch(to_float(pixels), kind, torch.zeros_like(kind), torch.full_like(kind, -1))
             optimizer.zero_grad()
             classifier.step(batch, step / self.steps)["loss"].backward()
             optimizer.step()
         classifier.eval()
-
-
-def accuracy_on_test(context: Context, classifier: LitModel) -> float:
-    """Share of the labelled test images of the tasks seen whose class the classifier finds."""
-    if not isinstance(classifier, Classifies):
-        raise InputError(f"{type(classifier).__name__} does not promise Classifies (classify)")
-    found, label = context.ask(
-        lambda b: (classifier.classify(b.image).argmax(1), b.label), context.images("test")
-    )
-    return float((found == label)[label >= 0].double().mean())
 
 
 def _labelled_places(context: Context) -> Tensor:
@@ -132,10 +119,3 @@ def _labelled_places(context: Context) -> Tensor:
 
 def _generator(context: Context, repeat: int, use: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed_seed(context.seed, Use.CHOICE, repeat, use))
-
-
-def _means(rows: list[Line]) -> list[Line]:
-    """One line per training set: mean and standard deviation over the repeats."""
-    groups = pd.DataFrame(rows).groupby("train_on", sort=False)
-    means = groups.agg(images=("images", "first"), accuracy=("accuracy", "mean"), std=("accuracy", "std"))
-    return means.fillna(0.0).reset_index().to_dict("records")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import scatter
+from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 
 
@@ -31,32 +31,30 @@ class CodeMap:
     perplexity: Annotated[float, Ge(1)] = 30.0
 
     def __call__(self, context: Context) -> Findings:
-        images = context.images("test")
-        codes = context.codes(images, context.choose(len(images), self.n))
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
+
+        codes = context.codes("test", self.n)
         code = codes.code.double().numpy()
         if min(code.shape) < 2:
             raise InputError(
                 f"{context.name}: {code.shape[0]} codes of {code.shape[1]} dimensions make no map"
             )
-        place, row = self._pca(code) if self.method == "pca" else self._tsne(code, context.seed)
-        axes = ("first principal axis", "second") if self.method == "pca" else ("first t-SNE axis", "second")
-        kind = codes.classes()
-        points = zip(codes.index.tolist(), kind.tolist(), place.tolist(), strict=True)
-        rows = [{"index": i, "class": each, "x": x, "y": y} for i, each, (x, y) in points]
-        table = [{"method": self.method, "images": len(code), "latent_size": code.shape[1], **row}]
-        return Findings(table, rows, scatter(torch.from_numpy(place), kind, axes))
-
-    def _pca(self, code: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-        from sklearn.decomposition import PCA
-
-        pca = PCA(n_components=2, svd_solver="full")
-        place = pca.fit_transform(code)
-        return place, {"variance_explained": float(pca.explained_variance_ratio_.sum())}
-
-    def _tsne(self, code: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, float]]:
-        from sklearn.manifold import TSNE
-
-        perplexity = min(self.perplexity, (len(code) - 1) / 3)
-        tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
-        place = tsne.fit_transform(code)
-        return place, {"kl_divergence": float(tsne.kl_divergence_)}
+        row, kind = (
+            {"method": self.method, "images": len(code), "latent_size": code.shape[1]},
+            codes.classes(),
+        )
+        if self.method == "pca":
+            axes = ("first principal axis", "second")
+            pca = PCA(n_components=2, svd_solver="full")
+            place = pca.fit_transform(code)
+            row["variance_explained"] = float(pca.explained_variance_ratio_.sum())
+        else:
+            axes = ("first t-SNE axis", "second")
+            perplexity = min(self.perplexity, (len(code) - 1) / 3)
+            tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=context.seed)
+            place = tsne.fit_transform(code)
+            row["kl_divergence"] = float(tsne.kl_divergence_)
+        x, y = place.T.tolist()
+        rows = lines_of(**{"index": codes.index, "class": kind, "x": x, "y": y})
+        return Findings([row], rows, scatter(torch.from_numpy(place), kind, axes))

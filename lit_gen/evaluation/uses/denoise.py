@@ -14,13 +14,12 @@ from annotated_types import Ge
 from torch import Tensor
 
 from lit_gen.core.images import to_float, to_uint8
-from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, Positive, Restores
 from lit_gen.evaluation.context import Context, peak_ratio, pixel_error
+from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.evaluation.uses.reconstruction import pairs_of_rows
-
-Corrupt = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,8 @@ class Denoise:
     n: Positive = 1000
     columns: Positive = 16
 
-    def __call__(self, context: Context, corrupt: Corrupt) -> Findings:
-        model = context.promised(Restores)
-        images = context.images("test")
+    def __call__(self, context: Context, corrupt: Callable[[Tensor], Tensor]) -> Findings:
+        model, images = context.promised(Restores), context.images("test")
 
         def restored(batch: Batch) -> tuple[Tensor, ...]:
             noisy = corrupt(batch.image)
@@ -50,18 +48,16 @@ class Denoise:
         places = context.choose(len(images), self.n)
         clean, noisy, image = context.ask(restored, images, places, Use.CORRUPTION)
         before, after = (float(pixel_error(each, clean).mean()) for each in (noisy, image))
-        row = {"corruption": self.corruption, "noise": self.noise, "images": len(clean)}
-        table = [
-            {
-                **row,
-                "mse_before": before,
-                "mse_after": after,
-                "psnr_before": peak_ratio(before),
-                "psnr_after": peak_ratio(after),
-            }
-        ]
-        shown = [each[: 4 * self.columns] for each in (clean, noisy, image)]
-        return Findings(table, picture=pairs_of_rows(shown, self.columns))
+        row = {
+            "corruption": self.corruption,
+            "noise": self.noise,
+            "images": len(clean),
+            "mse_before": before,
+            "mse_after": after,
+            "psnr_before": peak_ratio(before),
+            "psnr_after": peak_ratio(after),
+        }
+        return Findings([row], picture=self._shown(clean, noisy, image))
 
     def given(self, context: Context, image: Tensor) -> Findings:
         """The user's images, uint8 [N, C, S, S] of the model's size; a model with a condition is told that
@@ -69,15 +65,16 @@ class Denoise:
         """
         model, device = context.promised(Restores), context.model.device
 
-        def answer(number: int, block: Tensor) -> Tensor:
+        def answer(block: Tensor) -> Tensor:
             unknown = torch.full((len(block),), -1, device=device)
             batch = Batch(to_float(image[block]).to(device), unknown, torch.zeros_like(unknown), unknown)
-            with forked_rng(context.seed, Use.NOISE, number, device=device):
-                return model.reconstruct(batch).cpu()
+            return model.reconstruct(batch).cpu()
 
         restored = torch.cat(context.over_blocks(len(image), answer))
         change = pixel_error(restored, to_float(image))
-        rows = [{"image": number, "change": value} for number, value in enumerate(change.tolist())]
+        rows = lines_of(image=range(len(image)), change=change)
         table = [{"images": len(image), "mean_change": float(change.mean())}]
-        shown = [each[: 4 * self.columns] for each in (to_float(image), restored)]
-        return Findings(table, rows, pairs_of_rows(shown, self.columns), to_uint8(restored))
+        return Findings(table, rows, self._shown(to_float(image), restored), to_uint8(restored))
+
+    def _shown(self, *versions: Tensor) -> Tensor:
+        return pairs_of_rows(tuple(each[: 4 * self.columns] for each in versions), self.columns)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +20,6 @@ from lit_gen.evaluation.uses.findings import Findings
 log = logging.getLogger(__name__)
 
 _MOST_ITERATIONS = 2000
-
-
-class Accuracies(NamedTuple):
-    """Shares of test codes whose class is found."""
-
-    linear: float
-    neighbours: float
 
 
 @dataclass(frozen=True)
@@ -45,26 +37,26 @@ class Probe:
     neighbours: Positive = 5
 
     def __call__(self, context: Context) -> Findings:
-        train_images, test_images = context.images("train"), context.images("test")
-        train = context.codes(train_images, context.choose(len(train_images), self.n))
-        train = only_labelled(context, train, "training")
-        test = only_labelled(context, context.codes(test_images), "test")
+        train = only_labelled(context, context.codes("train", self.n), "training")
+        test = only_labelled(context, context.codes("test"), "test")
         test = test.only(torch.isin(test.label, train.label.unique()))
         if len(train.label.unique()) < 2 or len(test.label) == 0:
             raise InputError(f"{context.name}: a probe needs images of two classes at least")
-        found = accuracies(train.code, train.label, test.code, test.label, self.neighbours)
+        linear, nearest = accuracies(train.code, train.label, test.code, test.label, self.neighbours)
         row = {
             "train_codes": len(train.code),
             "test_codes": len(test.code),
             "latent_size": train.code.shape[1],
+            "linear_accuracy": linear,
+            "knn_accuracy": nearest,
         }
-        return Findings([{**row, "linear_accuracy": found.linear, "knn_accuracy": found.neighbours}])
+        return Findings([row])
 
 
 def accuracies(
     train_code: Tensor, train_label: Tensor, test_code: Tensor, test_label: Tensor, neighbours: int
-) -> Accuracies:
-    """Codes [N, Z] and labels [N] of training and test images -> accuracies on the test images."""
+) -> tuple[float, float]:
+    """Codes [N, Z] and labels [N] -> shares of test codes whose class the line and the vote find."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -76,6 +68,7 @@ def accuracies(
     if int(np.max(linear.n_iter_)) >= _MOST_ITERATIONS:
         log.warning("the linear probe has not converged in %d iterations", _MOST_ITERATIONS)
     nearest = KNeighborsClassifier(min(neighbours, len(train))).fit(train, train_label.numpy())
-    return Accuracies(
-        *(float(np.mean(fitted.predict(test) == test_label.numpy())) for fitted in (linear, nearest))
+    linear_share, nearest_share = (
+        float(np.mean(fitted.predict(test) == test_label.numpy())) for fitted in (linear, nearest)
     )
+    return linear_share, nearest_share

@@ -1,16 +1,18 @@
-"""Test images above what the model makes of them."""
+"""Images that a model gives back, and what that loses: by eye, and against the size of the code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from lit_gen.core.types import Positive, Restores
 from lit_gen.evaluation.context import Context, peak_ratio, pixel_error
-from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.uses.findings import Findings
+from lit_gen.evaluation.plots import curves, strips
+from lit_gen.evaluation.uses.findings import Findings, Line
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,49 @@ class Reconstruction:
     columns: Positive = 16
 
     def __call__(self, context: Context) -> Findings:
-        model = context.promised(Restores)
-        images = context.images("test")
+        model, images = context.promised(Restores), context.images("test")
         places = context.choose(len(images), self.n)
-        image, restored = context.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
-        error = float(reconstruction_errors(context).mean())
-        table = [{"images": len(images), "mse": error, "psnr": peak_ratio(error)}]
-        return Findings(table, picture=pairs_of_rows([image, restored], self.columns))
+        shown = context.ask(lambda b: (b.image, model.reconstruct(b)), images, places)
+        table = [{"images": len(images), **distortion(context)}]
+        return Findings(table, picture=pairs_of_rows(shown, self.columns))
 
 
-def reconstruction_errors(context: Context, all_tasks: bool = False) -> Tensor:
-    """`pixel_error` of every test image and its reconstruction, [N]."""
+@dataclass(frozen=True)
+class Compression:
+    """What is lost when an image is kept as its code.
+
+    One row per checkpoint, smallest code first, and a curve per kind of model. The error is that of all test
+    images of the tasks seen; the ratio counts numbers in an image per number in its code.
+    """
+
+    def __call__(self, contexts: Sequence[Context]) -> Findings:
+        table = sorted(map(_row, contexts), key=lambda row: (row["latent_size"], row["mse"]))
+        kinds = dict.fromkeys(row["kind"] for row in table)
+        panels = {
+            name: {
+                kind: [(row["latent_size"], row[key]) for row in table if row["kind"] == kind]
+                for kind in kinds
+            }
+            for key, name in (("mse", "squared error per pixel"), ("psnr", "PSNR, dB"))
+        }
+        return Findings(table, picture=curves("latent size", panels))
+
+
+def _row(context: Context) -> Line:
+    latent_size = context.codes("test", places=torch.tensor([0])).code.shape[1]
+    sizes = {"latent_size": latent_size, "ratio": prod(context.data.spec.shape) / latent_size}
+    return {"run": context.name, "kind": context.kind, **sizes, **distortion(context)}
+
+
+def distortion(context: Context) -> dict[str, float]:
+    """What is lost in reconstructions of all test images: mean squared error per pixel, and PSNR in dB."""
     model = context.promised(Restores)
-    images = context.images("test", all_tasks)
-    return context.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), images)[0]
+    (error,) = context.ask(lambda b: (pixel_error(model.reconstruct(b), b.image),), context.images("test"))
+    mean = float(error.mean())
+    return {"mse": mean, "psnr": peak_ratio(mean)}
 
 
-def pairs_of_rows(versions: list[Tensor], columns: int) -> Tensor:
+def pairs_of_rows(versions: tuple[Tensor, ...], columns: int) -> Tensor:
     """Versions of the same images, float32 [N, C, S, S] each, one below the other in rows of `columns`; what
     is missing in the last row is white.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lit_gen.core.images import to_uint8
 from lit_gen.core.types import Batch, InputError, PairBatch, Positive, Translates
 from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
+from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.metrics.features import FeatureExtractor
 from lit_gen.metrics.frechet import FrechetDistance
@@ -43,31 +44,22 @@ class Translation:
     def __call__(self, context: Context, extractor: FeatureExtractor) -> Findings:
         model = context.promised(Translates)
         extractor.to(context.model.device)
-        images = {name: _OneDomain(context, name) for name in ("a", "b")}
-        places = context.choose(len(images["a"]), self.n).sort().values
-        # The features of a domain are the start of one direction and the target of the other.
-        own = {name: _looked_at(context, extractor, images[name], places) for name in images}
+        places = context.choose(len(context.images("test")), self.n).sort().values
+        directions: tuple[tuple[Domain, Domain], ...] = (("a", "b"), ("b", "a"))
+        ways = {each[0]: self._one_way(context, model, extractor, places, *each) for each in directions}
         table, rows, shown = [], [], []
-        for source, target in (("a", "b"), ("b", "a")):
-            found = self._one_way(context, model, extractor, images[source], places, source, target)
-            before, after, back = own[source], found.after, found.back
-            numbers = {
-                "accuracy_before": before.accuracy(),
-                "accuracy_after": after.accuracy(),
-                "accuracy_back": back.accuracy(),
-                "accuracy_target": own[target].accuracy(),
-                "fid_before": _distance(own[target].features, before.features),
-                "fid_after": _distance(own[target].features, after.features),
-                "cycle_mse": float(found.error.mean()),
-            }
-            way = f"{source} to {target}"
-            table.append({"way": way, "images": len(places), **numbers})
-            for number, place in enumerate(places.tolist()):
-                guesses = {"before": before.guess, "after": after.guess, "back": back.guess}
-                seen = {name: int(guess[number]) for name, guess in guesses.items()}
-                row = {"way": way, "image": place, "label": int(before.label[number])}
-                rows.append({**row, **seen, "cycle_mse": float(found.error[number])})
-            shown += [part[: self.columns] for part in found.pictures]
+        for source, target in directions:
+            found, own, name = ways[source], ways[target].looks["before"], f"{source} to {target}"
+            row = {"way": name, "images": len(places)}
+            row |= {f"accuracy_{at}": found.accuracy(at) for at in found.looks}
+            row["accuracy_target"] = ways[target].accuracy("before")
+            for at in ("before", "after"):
+                row[f"fid_{at}"] = _distance(own.features, found.looks[at].features)
+            table.append(row | {"cycle_mse": float(found.error.mean())})
+            guesses = {at: looks.guess for at, looks in found.looks.items()}
+            lines = lines_of(image=places, label=found.label, **guesses, cycle_mse=found.error)
+            rows += [{"way": name, **line} for line in lines]
+            shown += found.pictures
         return Findings(table, rows, strips(shown))
 
     def _one_way(
@@ -75,48 +67,44 @@ class Translation:
         context: Context,
         model: Translates,
         extractor: FeatureExtractor,
-        images: _OneDomain,
         places: Tensor,
         source: Domain,
         target: Domain,
     ) -> _Way:
-        def there_and_back(batch: Batch) -> tuple[Tensor, ...]:
-            there = model.translate(batch.image, to=target)
-            back = model.translate(there, to=source)
-            answers = (*_judged(extractor, there), *_judged(extractor, back))
-            return (*answers, batch.label, pixel_error(back, batch.image))
-
-        *answers, label, error = context.ask(there_and_back, images, places)
-
-        def first_ones(batch: Batch) -> tuple[Tensor, ...]:
+        def versions(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
             there = model.translate(batch.image, to=target)
             return batch.image, there, model.translate(there, to=source)
 
-        pictures = context.ask(first_ones, images, places[: self.columns])
-        return _Way(_Looks(*answers[:2], label), _Looks(*answers[2:], label), error, pictures)
+        def judged(batch: Batch) -> tuple[Tensor, ...]:
+            image, there, back = versions(batch)
+            parts = [part for each in (image, there, back) for part in _looked_at(extractor, each)]
+            return (*parts, batch.label, pixel_error(back, image))
+
+        images = _OneDomain(context, source)
+        *parts, label, error = context.ask(judged, images, places)
+        looks = dict(zip(("before", "after", "back"), map(_Looks, parts[::2], parts[1::2]), strict=True))
+        return _Way(looks, label, error, context.ask(versions, images, places[: self.columns]))
 
 
-@dataclass(frozen=True)
-class _Looks:
+class _Looks(NamedTuple):
     """What the extractor makes of N images."""
 
     features: Tensor  # float32 [N, D]
     guess: Tensor  # int64 [N], -1 where the extractor does not classify
+
+
+class _Way(NamedTuple):
+    """Images of one domain before and after their translation, and after the way back."""
+
+    looks: dict[str, _Looks]
     label: Tensor  # int64 [N], -1 = unlabelled
-
-    def accuracy(self) -> float:
-        known = (self.label >= 0) & (self.guess >= 0)
-        return float((self.guess == self.label)[known].double().mean()) if known.any() else math.nan
-
-
-@dataclass(frozen=True)
-class _Way:
-    """Images of one domain after their translation."""
-
-    after: _Looks
-    back: _Looks
     error: Tensor  # [N], of the way there and back
-    pictures: Sequence[Tensor]  # the first ones: as they are, translated, translated back
+    pictures: Sequence[Tensor]  # the first ones of each version
+
+    def accuracy(self, version: str) -> float:
+        guess = self.looks[version].guess
+        known = (self.label >= 0) & (guess >= 0)
+        return float((guess == self.label)[known].double().mean()) if known.any() else math.nan
 
 
 class _OneDomain(Dataset[Batch]):
@@ -124,9 +112,6 @@ class _OneDomain(Dataset[Batch]):
 
     def __init__(self, context: Context, name: Domain) -> None:
         self.images, self.name, self.owner = context.images("test"), name, context.name
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitems__(self, places: list[int]) -> Batch:
         pairs = self.images.__getitems__(places)
@@ -140,15 +125,10 @@ class _OneDomain(Dataset[Batch]):
         return batch if batch.label.ndim == 1 else batch._replace(label=torch.full_like(batch.index, -1))
 
 
-def _looked_at(context: Context, extractor: FeatureExtractor, images: _OneDomain, places: Tensor) -> _Looks:
-    return _Looks(*context.ask(lambda b: (*_judged(extractor, b.image), b.label), images, places))
-
-
-def _judged(extractor: FeatureExtractor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [B, D] and the most likely class of each image, int64 [B]."""
+def _looked_at(extractor: FeatureExtractor, image: Tensor) -> _Looks:
     features, logits = extractor(to_uint8(image))
     unknown = torch.full((len(image),), -1, device=image.device)
-    return features, unknown if logits is None else logits.argmax(1)
+    return _Looks(features, unknown if logits is None else logits.argmax(1))
 
 
 def _distance(real: Tensor, fake: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The way from one test image to another through the latent space.
+"""Ways through the latent space: from one test image to another, and along single dimensions of the code.
 
 Source of the spherical way: Shoemake 1985, "Animating rotation with quaternion curves"; for latent codes
 White 2016, arXiv:1609.04468.
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor
 
-from lit_gen.core.types import HasCodes, InputError, Positive
+from lit_gen.core.types import HasCodes, InputError, NonNegative, Positive
 from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
 from lit_gen.evaluation.uses.findings import Findings
@@ -38,8 +38,7 @@ class Interpolation:
     way: Literal["linear", "spherical", "both"] = "both"
 
     def __call__(self, context: Context) -> Findings:
-        model = context.promised(HasCodes)
-        images = context.images("test")
+        model, images = context.promised(HasCodes), context.images("test")
         if len(images) < 2:
             raise InputError(f"{context.name}: interpolation needs two test images, there is one")
         places = context.choose(len(images), 2 * self.pairs)
@@ -51,28 +50,59 @@ class Interpolation:
         ways = [self.way] if self.way != "both" else list(walks)
         shares = torch.linspace(0, 1, self.steps)
         nearer = torch.where(shares < 0.5, 0, 1)
-        rows, table = [], []
-        for name in ways:
-            changes = []
-            for pair in range(pairs):
-                ends = [2 * pair, 2 * pair + 1]
-                walk = walks[name](code[ends[0]], code[ends[1]], shares)
+        rows, changes = [], {name: [] for name in ways}
+        for pair in range(pairs):
+            ends = [2 * pair, 2 * pair + 1]
+            for name in ways:
+                walk = walks[name](*code[ends], shares)
                 shown = context.decoded(walk, label[ends][nearer], task[ends][nearer])
-                rows.append((pair, torch.cat([image[ends[:1]], shown, image[ends[1:]]])))
-                changes.append(pixel_error(shown[1:], shown[:-1]))
-            change = torch.stack(changes)
-            table.append(
-                {
-                    "way": name,
-                    "pairs": pairs,
-                    "steps": self.steps,
-                    "mean_change": float(change.mean()),
-                    "largest_change": float(change.amax(1).mean()),
-                }
-            )
-        # Both ways of a pair one below the other.
-        ordered = [row for _, row in sorted(rows, key=lambda each: each[0])]
-        return Findings(table, picture=strips(ordered))
+                rows.append(torch.cat([image[ends[:1]], shown, image[ends[1:]]]))
+                changes[name].append(pixel_error(shown[1:], shown[:-1]))
+        table = []
+        for name in ways:
+            change = torch.stack(changes[name])
+            row = {"way": name, "pairs": pairs, "steps": self.steps, "mean_change": float(change.mean())}
+            table.append({**row, "largest_change": float(change.amax(1).mean())})
+        return Findings(table, picture=strips(rows))
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """A strip per code dimension, around the code of one test image, which an odd number of steps shows in
+    the middle.
+
+    Attributes:
+        image: its place among the test images of the tasks seen.
+        dimensions: the first so many.
+        width: a dimension moves by so many of its own standard deviations to both sides.
+        steps: images in a strip.
+        n: test images from which the standard deviations are taken, at most.
+    """
+
+    image: NonNegative = 0
+    dimensions: Positive = 10
+    width: Annotated[float, Gt(0)] = 3.0
+    steps: Annotated[int, Ge(2)] = 9
+    n: Annotated[int, Ge(2)] = 2000
+
+    def __call__(self, context: Context) -> Findings:
+        context.promised(HasCodes)
+        count = len(context.images("test"))
+        if self.image >= count:
+            raise InputError(f"image={self.image}: there are test images 0 to {count - 1}")
+        spread = context.codes("test", self.n).code.std(0)
+        centre = context.codes("test", places=torch.tensor([self.image]))
+        rows, table = [], []
+        for dimension in range(min(self.dimensions, len(spread))):
+            distance = float(spread[dimension]) * self.width
+            code = centre.code.repeat(self.steps, 1)
+            code[:, dimension] += torch.linspace(-distance, distance, self.steps)
+            same = [part.expand(self.steps, *part.shape[1:]) for part in (centre.label, centre.task)]
+            shown = context.decoded(code, *same)
+            rows.append(shown)
+            change = pixel_error(shown[-1:], shown[:1])
+            table.append({"dimension": dimension, "std": float(spread[dimension]), "change": float(change)})
+        return Findings(table, picture=strips(rows))
 
 
 def linear(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
+from analysis_toys import FirstPixels, make_context, test_images
 
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.plots import strips
-from lit_gen.evaluation.uses.interpolation import Interpolation, linear, spherical
-from lit_gen.evaluation.uses.traversal import Traversal, moved
+from lit_gen.evaluation.uses.walks import Interpolation, Traversal, linear, spherical
 
 SHARES = torch.linspace(0, 1, 7)
 
@@ -76,13 +75,6 @@ def test_both_ways_of_a_pair_stand_one_below_the_other():
         assert not linear_row.equal(spherical_row)
 
 
-def test_moving_one_dimension_leaves_the_others_and_passes_through_the_code():
-    code = torch.tensor([1.0, -2.0, 0.5])
-    path = moved(code, 1, 3.0, 5)
-    assert path[:, 1].tolist() == [-5.0, -3.5, -2.0, -0.5, 1.0]
-    assert path[2].equal(code) and path[:, [0, 2]].equal(code[[0, 2]].expand(5, 2))
-
-
 def test_a_traversal_moves_each_dimension_by_its_own_standard_deviation():
     context = make_context()
     found = Traversal(image=3, dimensions=4, width=2.0, steps=3)(context)
@@ -105,8 +97,6 @@ def test_there_are_not_more_dimensions_than_the_code_has():
     assert len(Traversal(dimensions=99)(make_context(FirstPixels(latent_size=3))).table) == 3
 
 
-def test_what_cannot_be_shown_is_refused():
-    with pytest.raises(InputError, match=r"OnlySamples does not promise HasCodes \(encode and decode\)"):
-        Interpolation()(make_context(OnlySamples()))
+def test_an_image_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="image=40: there are test images 0 to 39"):
         Traversal(image=40)(make_context())
