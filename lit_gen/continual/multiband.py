@@ -151,7 +151,7 @@ class MultibandVAE(MultibandLocal):
         in_all = epochs.local_warmup + epochs.local
         loss = partial(self.local.loss, num_epochs=in_all)
         border = epochs.local_warmup / in_all
-        slow = _Scaled(0.1, Exponential(decay.local, epochs.local_warmup))
+        full = Exponential(decay.local, epochs.local_warmup)
         replay = {
             "prepare": partial(self.with_replay, now),
             "chunk": self.batch_size,
@@ -160,7 +160,8 @@ class MultibandVAE(MultibandLocal):
         look = self.look_around if self.similarity < 1 else None
         table = (
             Phase.single("local_warmup", loss, (self.local.encoder,), epochs.local_warmup,
-                         schedule=slow, span=(0.0, border), begin=self._start_from_band),
+                         schedule=lambda part: 0.1 * full(part), span=(0.0, border),
+                         begin=self._start_from_band),
             Phase.single("local", loss, (self.local,), epochs.local,
                          schedule=Exponential(decay.local, epochs.local), span=(border, 1.0),
                          begin=self._start_from_band if epochs.local_warmup == 0 else do_nothing),
@@ -272,14 +273,3 @@ class MultibandVAE(MultibandLocal):
     def _close_task(self, task: Task) -> None:
         self.tasks_seen.fill_(task.index + 1)
         self._looked_at = None
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """A schedule times a factor."""
-
-    factor: float
-    schedule: Exponential
-
-    def __call__(self, progress: float) -> float:
-        return self.factor * self.schedule(progress)

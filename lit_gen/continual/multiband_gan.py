@@ -34,9 +34,8 @@ from lit_gen.core.types import (
     Turn,
     do_nothing,
 )
-from lit_gen.families.base import default_decoder
 from lit_gen.losses.adversarial import AdversarialLoss, Wasserstein, game_terms
-from lit_gen.nets.mlp import DenseEncoder
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 from lit_gen.nets.translator import Band, EmbeddingTranslator
 
 log = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ class MultibandGAN(LitGenerator):
         self._check_replay(num_tasks)
         if generator is None:
             translator = EmbeddingTranslator(noise_size, num_classes or num_tasks, 4 * noise_size, noise_size)
-            generator = Band(translator, default_decoder(spec, noise_size))
+            generator = Band(translator, DenseDecoder(*spec[:2], noise_size))
         if critic is None:
             critic = DenseEncoder(*spec[:2], 1, condition_size=num_classes, slope=0.2)
         self.local = LocalGAN(generator, critic, noise_size, loss, penalty_weight, num_classes)
@@ -211,9 +210,8 @@ class MultibandGAN(LitGenerator):
         real, local, drawn = (self.local.score(image, condition) for image in images)
         return game_terms(self.local.loss, real, local) | {"gap_of_samples": real.mean() - drawn.mean()}
 
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """From the global generator where it has absorbed the task, or the class, and else from the local."""
-        self.refuse(label=label, task=task)
         return self._draw((label if task is None else task).to(self.device))
 
     @torch.no_grad()
