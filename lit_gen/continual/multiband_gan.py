@@ -138,10 +138,7 @@ class MultibandGAN(LitGenerator):
     ) -> None:
         super().__init__(spec, optimizer, schedule)
         if condition == "label" and self.spec.num_classes == 0:
-            raise InputError(
-                "model.condition=label: the data has no labels (data.spec.num_classes=0); condition=task "
-                "needs none"
-            )
+            raise InputError("model.condition=label: the data has no labels; model.condition=task needs none")
         num_classes = self.spec.num_classes if condition == "label" else 0
         self.conditions = frozenset({condition})
         self.batch_size, self.replay_share, self.max_tasks = batch_size, replay_share, max_tasks
@@ -304,6 +301,5 @@ class MultibandGAN(LitGenerator):
         if self.inverts and task.num_images > len(self.found.noise):
             raise InputError(
                 f"model.max_images={len(self.found.noise)}: task {task.name} has {task.num_images} training "
-                "images, and inversion keeps the noise of each. Set it to the size of the largest task, or "
-                "model.current_pairs=only_generations"
+                "images. Set it to the size of the largest task, or model.current_pairs=only_generations"
             )

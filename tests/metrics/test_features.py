@@ -37,7 +37,7 @@ def test_saved_weights_come_back_with_their_header(saved):
     torch.testing.assert_close((features, logits), expected, rtol=1e-5, atol=1e-5)
     assert extractor.header == HEADER
     assert (extractor.num_features, extractor.num_logits) == (84, 10)
-    assert not list(path.parent.glob("*.partial"))
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_it_never_trains(saved):

@@ -83,8 +83,3 @@ def test_too_few_images_give_nan_and_a_warning(num_real, num_fake, caplog):
     ours = scores(torch.randn(num_real, 2), torch.randn(num_fake, 2))
     assert all(value != value for value in ours.values())
     assert f"got {num_real} and {num_fake}" in caplog.text
-
-
-def test_k_below_one_is_refused():
-    with pytest.raises(ValueError, match="num_neighbours=0"):
-        Neighbours(2, num_neighbours=0)
