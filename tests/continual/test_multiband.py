@@ -195,11 +195,6 @@ def test_reconstructions_are_those_of_the_most_probable_code():
     assert torch.equal(model.evaluate(batch)["band_reconstruction"], error)
 
 
-def test_a_code_too_small_for_the_tasks_is_refused():
-    with pytest.raises(ValueError, match="20 tasks"):
-        make_parts(num_tasks=20)
-
-
 # --- the local half on its own
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from lit_gen.core.processes import gathered
 from lit_gen.core.types import Batch, Task
 from lit_gen.families import density as latent_density
 from lit_gen.families.density import LatentDensity
@@ -179,22 +177,3 @@ def test_a_standard_normal_needs_no_phase_and_the_others_one_that_trains_nothing
     phase.end(TASK)
     assert int(density.num_fitted) == 9
     torch.testing.assert_close(density.means[0], batch.image.flatten(1).mean(0))
-
-
-def test_processes_with_batches_of_unequal_size_give_all_rows_to_everyone():
-    """The collective itself is replaced here; tests/families/test_autoencoder.py runs two processes."""
-    rows = [torch.arange(6.0).view(3, 2), torch.arange(4.0).view(2, 2) + 10]
-
-    def gather(outputs, own):
-        for output, part in zip(outputs, rows, strict=True):
-            if own.ndim == 1:
-                output.fill_(len(part))
-            else:
-                output.zero_()[: len(part)] = part
-
-    with (
-        mock.patch.object(torch.distributed, "is_initialized", return_value=True),
-        mock.patch.object(torch.distributed, "get_world_size", return_value=2),
-        mock.patch.object(torch.distributed, "all_gather", gather),
-    ):
-        assert torch.equal(gathered(rows[1]), torch.cat(rows))

@@ -32,14 +32,6 @@ def test_equalised_layers_keep_the_variance(kind, gain):
     assert out.mean().item() == pytest.approx(0, abs=0.1)
 
 
-def test_weights_are_standard_normal_and_biases_zero():
-    torch.manual_seed(0)
-    layer = EqualisedConv2d(64, 64)
-    assert layer.weight.std().item() == pytest.approx(1, abs=0.02) and not layer.bias.any()
-    with pytest.raises(ValueError, match="kernel=4"):
-        EqualisedConv2d(3, 3, 4)
-
-
 def test_pixel_norm_makes_the_mean_square_one():
     image = 5 * torch.randn(2, 7, 3, 3) + 2
     torch.testing.assert_close(PixelNorm()(image).square().mean(1), torch.ones(2, 3, 3))
@@ -146,11 +138,6 @@ def test_enlarging_repeats_pixels_and_reducing_averages_them():
     assert reduced(image).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert torch.equal(enlarged(image, 3), image.repeat_interleave(3, 2).repeat_interleave(3, 3))
     assert torch.equal(reduced(enlarged(image)), image)
-
-
-def test_sizes_double_from_the_first():
-    assert resolutions(8, 32) == (8, 16, 32) and resolutions(4, 64) == (4, 8, 16, 32, 64)
-    assert resolutions(7, 28) == (7, 14, 28) and resolutions(8, 8) == (8,)
 
 
 @pytest.mark.parametrize(
