@@ -171,10 +171,8 @@ class MultibandGAN(LitGenerator):
         if task.index == 0:
             schedule = Exponential(decay.local, epochs.first)
             return (Phase("local", turns, epochs.first, schedule, end=self._adopt_local),)
-        shared = {
-            "prepare": partial(self.with_replay, task.index, task.first_index),
-            "optimizer": self.align_optimizer,
-        }
+        prepare = partial(self.with_replay, task.index, task.first_index)
+        shared = {"prepare": prepare, "optimizer": self.align_optimizer}
         table = (
             Phase("local", turns, epochs.local, Exponential(decay.local, epochs.local),
                   begin=self._start_from_global),
@@ -187,8 +185,7 @@ class MultibandGAN(LitGenerator):
                          schedule=Exponential(decay.align, epochs.align), end=self._close_task,
                          begin=self._freeze_global if epochs.align_warmup == 0 else do_nothing, **shared),
         )  # fmt: skip
-        left_out = () if self.inverts else ("invert",)
-        return tuple(phase for phase in table if phase.epochs != 0 and phase.name not in left_out)
+        return tuple(p for p in table if p.epochs != 0 and (self.inverts or p.name != "invert"))
 
     def align_loss(self, pool: Pool, progress: float) -> Terms:
         """The error of the global generator, also apart for past tasks and for the current one."""
@@ -210,12 +207,6 @@ class MultibandGAN(LitGenerator):
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """From the global generator where it has absorbed the task, or the class, and else from the local."""
         return self._draw((label if task is None else task).to(self.device))
-
-    @torch.no_grad()
-    def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        """From the local generator, the bound of what the global one can reach on the last task."""
-        self.refuse(label=label, task=task)
-        return self.local.generated(n, (label if task is None else task).to(self.device))
 
     @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:

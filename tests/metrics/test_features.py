@@ -45,6 +45,8 @@ def test_it_never_trains(saved):
     assert not any(module.training for module in extractor.modules())
     assert not any(parameter.requires_grad for parameter in extractor.parameters())
     assert not extractor(images())[0].requires_grad
+    with pytest.raises(TypeError, match="uint8"):
+        extractor(torch.zeros(2, 1, 28, 28))
 
 
 def test_hash_depends_on_the_weights_and_nothing_else(saved):
@@ -63,11 +65,6 @@ def test_channels_are_repeated_or_averaged():
     assert with_channels(colour, 3) is colour
     with pytest.raises(ValueError, match="2 channels"):
         with_channels(images(2), 3)
-
-
-def test_float_images_are_refused(saved):
-    with pytest.raises(TypeError, match="uint8"):
-        LeNetExtractor(LeNet(1, 10), saved[1], "toy")(torch.zeros(2, 1, 28, 28))
 
 
 def test_missing_weights_name_the_key_and_what_there_is():
