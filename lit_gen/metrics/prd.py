@@ -49,6 +49,10 @@ class PRD(GatheringMetric):
         seed: int = 0,
     ) -> None:
         super().__init__(num_features)
+        if num_clusters < 2 or num_angles < 3:  # would give numbers that mean nothing
+            raise ValueError(
+                f"PRD: num_clusters={num_clusters}, num_angles={num_angles}; 2 and 3 are the least"
+            )
         self.num_clusters, self.num_runs, self.num_angles = num_clusters, num_runs, num_angles
         self.beta, self.seed = beta, seed
 

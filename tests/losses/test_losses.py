@@ -25,14 +25,6 @@ def test_squared_error_is_a_gaussian_log_likelihood_up_to_a_constant():
     torch.testing.assert_close(squared_error(image, target), constant - likelihood)
 
 
-@pytest.mark.parametrize("loss", [squared_error, absolute_error, bernoulli_nll])
-def test_losses_give_one_value_per_image_that_does_not_depend_on_the_others(loss):
-    image, target = torch.rand(2, 4, 3, 5, 5) * 2 - 1
-    whole = loss(image, target)
-    assert whole.shape == (4,)
-    torch.testing.assert_close(whole[2:3], loss(image[2:3], target[2:3]))
-
-
 def test_absolute_error_counts_pixels():
     image = torch.full((1, 2, 3, 3), 0.5)
     assert absolute_error(image, -image).item() == pytest.approx(18.0)
