@@ -140,7 +140,6 @@ class MultibandVAE(MultibandLocal):
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
         epochs, decay, now = self.lengths, self.decay, task.index
-        bits = Phase.single("bits", self.count_bits, (), begin=self._recount)
         if now == 0:
             loss = partial(self.local.loss, num_epochs=epochs.first)
             schedule = Exponential(decay.first, epochs.first)
@@ -151,20 +150,17 @@ class MultibandVAE(MultibandLocal):
         in_all = epochs.local_warmup + epochs.local
         loss = partial(self.local.loss, num_epochs=in_all)
         border = epochs.local_warmup / in_all
-        slow = _Scaled(0.1, Exponential(decay.local, epochs.local_warmup))
-        replay = {
-            "prepare": partial(self.with_replay, now),
-            "chunk": self.batch_size,
-            "optimizer": self.band_optimizer,
-        }
-        look = self.look_around if self.similarity < 1 else None
+        full = Exponential(decay.local, epochs.local_warmup)
+        prepare, look = partial(self.with_replay, now), self.look_around if self.similarity < 1 else None
+        replay = {"prepare": prepare, "chunk": self.batch_size, "optimizer": self.band_optimizer}
         table = (
             Phase.single("local_warmup", loss, (self.local.encoder,), epochs.local_warmup,
-                         schedule=slow, span=(0.0, border), begin=self._start_from_band),
+                         schedule=lambda part: 0.1 * full(part), span=(0.0, border),
+                         begin=self._start_from_band),
             Phase.single("local", loss, (self.local,), epochs.local,
                          schedule=Exponential(decay.local, epochs.local), span=(border, 1.0),
-                         begin=self._start_from_band if epochs.local_warmup == 0 else do_nothing),
-            bits,
+                         begin=self._start_from_band),  # which the warm-up, if there is one, left as it is
+            Phase.single("bits", self.count_bits, (), begin=self._recount),
             Phase.single("band_warmup", self.band_loss, (self.band.translator,), epochs.band_warmup,
                          schedule=Exponential(decay.band, epochs.band_warmup), begin=self._freeze_band,
                          **replay),
@@ -185,12 +181,6 @@ class MultibandVAE(MultibandLocal):
         terms = self.local.loss(batch, 1.0)
         error = self.local.reconstruction(self.reconstruct(batch), batch.image)
         return terms | {"band_reconstruction": error.mean()}
-
-    @torch.no_grad()
-    def sample_local(self, n: int, *, task: Tensor) -> Tensor:
-        """From the local VAE, the bound of what the band can reach on the last task."""
-        task = task.to(self.device)
-        return self.local.band(self.prior.draw(task), task)
 
     @torch.no_grad()
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -272,14 +262,3 @@ class MultibandVAE(MultibandLocal):
     def _close_task(self, task: Task) -> None:
         self.tasks_seen.fill_(task.index + 1)
         self._looked_at = None
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """A schedule times a factor."""
-
-    factor: float
-    schedule: Exponential
-
-    def __call__(self, progress: float) -> float:
-        return self.factor * self.schedule(progress)

@@ -34,9 +34,8 @@ from lit_gen.core.types import (
     Turn,
     do_nothing,
 )
-from lit_gen.families.base import default_decoder
 from lit_gen.losses.adversarial import AdversarialLoss, Wasserstein, game_terms
-from lit_gen.nets.mlp import DenseEncoder
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 from lit_gen.nets.translator import Band, EmbeddingTranslator
 
 log = logging.getLogger(__name__)
@@ -139,17 +138,14 @@ class MultibandGAN(LitGenerator):
     ) -> None:
         super().__init__(spec, optimizer, schedule)
         if condition == "label" and self.spec.num_classes == 0:
-            raise InputError(
-                "model.condition=label: the data has no labels (data.spec.num_classes=0); condition=task "
-                "needs none"
-            )
+            raise InputError("model.condition=label: the data has no labels; model.condition=task needs none")
         num_classes = self.spec.num_classes if condition == "label" else 0
         self.conditions = frozenset({condition})
         self.batch_size, self.replay_share, self.max_tasks = batch_size, replay_share, max_tasks
         self._check_replay(num_tasks)
         if generator is None:
             translator = EmbeddingTranslator(noise_size, num_classes or num_tasks, 4 * noise_size, noise_size)
-            generator = Band(translator, default_decoder(spec, noise_size))
+            generator = Band(translator, DenseDecoder(*spec[:2], noise_size))
         if critic is None:
             critic = DenseEncoder(*spec[:2], 1, condition_size=num_classes, slope=0.2)
         self.local = LocalGAN(generator, critic, noise_size, loss, penalty_weight, num_classes)
@@ -175,10 +171,8 @@ class MultibandGAN(LitGenerator):
         if task.index == 0:
             schedule = Exponential(decay.local, epochs.first)
             return (Phase("local", turns, epochs.first, schedule, end=self._adopt_local),)
-        shared = {
-            "prepare": partial(self.with_replay, task.index, task.first_index),
-            "optimizer": self.align_optimizer,
-        }
+        prepare = partial(self.with_replay, task.index, task.first_index)
+        shared = {"prepare": prepare, "optimizer": self.align_optimizer}
         table = (
             Phase("local", turns, epochs.local, Exponential(decay.local, epochs.local),
                   begin=self._start_from_global),
@@ -191,8 +185,7 @@ class MultibandGAN(LitGenerator):
                          schedule=Exponential(decay.align, epochs.align), end=self._close_task,
                          begin=self._freeze_global if epochs.align_warmup == 0 else do_nothing, **shared),
         )  # fmt: skip
-        left_out = () if self.inverts else ("invert",)
-        return tuple(phase for phase in table if phase.epochs != 0 and phase.name not in left_out)
+        return tuple(p for p in table if p.epochs != 0 and (self.inverts or p.name != "invert"))
 
     def align_loss(self, pool: Pool, progress: float) -> Terms:
         """The error of the global generator, also apart for past tasks and for the current one."""
@@ -211,16 +204,9 @@ class MultibandGAN(LitGenerator):
         real, local, drawn = (self.local.score(image, condition) for image in images)
         return game_terms(self.local.loss, real, local) | {"gap_of_samples": real.mean() - drawn.mean()}
 
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """From the global generator where it has absorbed the task, or the class, and else from the local."""
-        self.refuse(label=label, task=task)
         return self._draw((label if task is None else task).to(self.device))
-
-    @torch.no_grad()
-    def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        """From the local generator, the bound of what the global one can reach on the last task."""
-        self.refuse(label=label, task=task)
-        return self.local.generated(n, (label if task is None else task).to(self.device))
 
     @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:
@@ -306,6 +292,5 @@ class MultibandGAN(LitGenerator):
         if self.inverts and task.num_images > len(self.found.noise):
             raise InputError(
                 f"model.max_images={len(self.found.noise)}: task {task.name} has {task.num_images} training "
-                "images, and inversion keeps the noise of each. Set it to the size of the largest task, or "
-                "model.current_pairs=only_generations"
+                "images. Set it to the size of the largest task, or model.current_pairs=only_generations"
             )

@@ -37,9 +37,8 @@ class LocalGAN(Adversaries, nn.Module):
         told = getattr(critic, "condition_size", num_classes)
         if told != num_classes:
             raise InputError(
-                f"model.critic.condition_size={told}: under model.condition="
-                f"{'label' if num_classes else 'task'} the critic is told one of {num_classes} classes (0: "
-                "nothing). model=multiband_gan_classes sets both for classes, model=multiband_gan for tasks"
+                f"model.critic.condition_size={told}: the critic is told one of {num_classes} classes (0: "
+                "nothing). Take model=multiband_gan_classes for classes, model=multiband_gan for tasks"
             )
         self.generator, self.critic = generator, critic
         self.noise_size, self.loss, self.penalty_weight = noise_size, loss, penalty_weight
@@ -93,6 +92,6 @@ class ClassTables(nn.Module):
         if self.num_classes and sum(task.label_counts) != task.num_images:
             raise InputError(
                 f"model.condition=label: task {task.name} has {task.num_images} training images and "
-                f"{sum(task.label_counts)} labels, and every image must have one class. Set "
-                "data.labelled_share=1 and leave attributes out, or take model=multiband_gan"
+                f"{sum(task.label_counts)} labels, not one each. Set data.labelled_share=1 and leave "
+                "attributes out, or take model=multiband_gan"
             )

@@ -176,9 +176,7 @@ class MultibandLocal(LitGenerator):
     def evaluate(self, batch: Batch) -> Terms:
         return self.local.loss(batch, 1.0)
 
-    @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        self.refuse(label=label, task=task)
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         return self.decode(self.prior.draw(task.to(self.device)), task=task)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
 from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms, Turn
@@ -94,6 +94,3 @@ class AAE(LatentGenerator):
 
     def evaluate(self, batch: Batch) -> Terms:
         return self.autoencoder_loss(batch, 1.0)
-
-    def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
-        return self.prior(n, self.latent_size, self.device)

@@ -18,6 +18,7 @@ from lit_gen.losses.distances import widened
 from lit_gen.losses.latent_penalties import LatentPenalty
 from lit_gen.losses.reconstruction import squared_error
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
+from lit_gen.nets.priors import STANDARD_NORMAL, Prior
 
 ConditionKind = Literal["none", "task", "label"]
 Reconstruction = Callable[[Tensor, Tensor], Tensor]  # (image, target) -> one value per image
@@ -70,8 +71,8 @@ class ConditionalGenerator(LitGenerator):
 class Adversaries:
     """The two losses of a generator and a critic, whatever else both are told: a mixin of modules.
 
-    A class says in `told` what follows noise and image when its networks are called: a condition, how far
-    they have grown.
+    A class writes `told(batch, progress, **where)`, what follows noise and image when its networks are called
+    (a condition, how far they have grown); `where` is what a phase binds the losses to.
 
     Attributes:
         generator: noise [B, noise_size], *told -> image.
@@ -85,10 +86,6 @@ class Adversaries:
     loss: AdversarialLoss
     penalty_weight: float
     drift_weight: float = 0.0
-
-    def told(self, batch: Batch, progress: float, **where: Any) -> tuple[Any, ...]:
-        """Of a batch; `where` is what a phase binds the losses to."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its networks are told")
 
     def noise(self, count: int) -> Tensor:
         return torch.randn(count, self.noise_size, device=self.device)
@@ -128,7 +125,10 @@ class Adversaries:
 
 
 class CodedGenerator(ConditionalGenerator):
-    """Has a decoder of codes, and keeps the promise `Reconstructs`; a family says what `encode` is.
+    """Has a decoder of codes, and keeps the promise `Reconstructs`.
+
+    A family writes `encode(batch)` and `sample_codes(n, temperature, label, task)`: [n, Z], to be decoded
+    into samples; `temperature` is a factor of their spread.
 
     Attributes:
         nets_are_told: whether encoder and decoder get the condition.
@@ -139,18 +139,8 @@ class CodedGenerator(ConditionalGenerator):
     decoder: nn.Module
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} does not encode")
-
-    @torch.no_grad()
     def decode(self, codes: Tensor, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         return self.decoder(codes, self.told(label=label, task=task))
-
-    def sample_codes(
-        self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
-    ) -> Tensor:
-        """[n, Z], to be decoded into samples; `temperature` is a factor of their spread."""
-        raise NotImplementedError(f"{type(self).__name__} draws no codes")
 
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         return self.decode(self.sample_codes(n, label=label, task=task), label=label, task=task)
@@ -167,17 +157,22 @@ class CodedGenerator(ConditionalGenerator):
 class LatentGenerator(CodedGenerator):
     """Gives every image one code, without noise, and decodes codes that it draws.
 
-    A family writes `draw_codes` and what trains: `step`, or `training_phases`.
+    A family writes what trains: `step`, or `training_phases`.
 
     Args:
-        encoder: image [B, C, S, S] and condition [B, K] or None -> code [B, latent_size]; None: a dense
+        encoder: image [B, C, S, S] and condition [B, K] or None -> code [B, latent_size]; None is a dense
             one.
         decoder: code [B, latent_size] and condition -> image [B, C, S, S] in [-1, 1]; None is a dense one.
         reconstruction: (image, target) -> one value per image.
         ex_post: samples come from a density that is fitted to the codes of the training images after
             training, instead of from the family's own distribution.
         num_components: of ex_post=mixture.
+
+    Attributes:
+        prior: that codes are drawn from, (n, size, device) -> [n, size].
     """
+
+    prior: Prior = STANDARD_NORMAL
 
     def __init__(
         self,
@@ -200,15 +195,16 @@ class LatentGenerator(CodedGenerator):
                 "of all codes knows no condition. Set ex_post=none or condition=none"
             )
         told = self.condition_size if self.nets_are_told else 0
-        self.encoder = default_encoder(spec, latent_size, told) if encoder is None else encoder
-        self.decoder = default_decoder(spec, latent_size, told) if decoder is None else decoder
+        sizes = (*spec[:2], latent_size)
+        self.encoder = DenseEncoder(*sizes, condition_size=told) if encoder is None else encoder
+        self.decoder = DenseDecoder(*sizes, condition_size=told) if decoder is None else decoder
         self.latent_size = latent_size
         self.reconstruction = reconstruction
         self.density = LatentDensity(latent_size, ex_post, num_components)
 
     def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
         """[n, Z], from the family's own distribution."""
-        raise NotImplementedError(f"{type(self).__name__} draws no codes")
+        return self.prior(n, self.latent_size, self.device)
 
     def training_phases(self, task: Task) -> tuple[Phase, ...]:
         """The phases before the density's."""
@@ -242,21 +238,10 @@ class LatentGenerator(CodedGenerator):
     def sample_codes(
         self, n: int, temperature: float = 1.0, *, label: Tensor | None = None, task: Tensor | None = None
     ) -> Tensor:
-        if self.density.is_fitted:
+        if self.density.num_fitted:
             return self.density.sample(n, temperature)
         return temperature * self.draw_codes(n, self.one_hot(label=label, task=task))
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         return self.encoder(batch.image, self.told(label=batch.label, task=batch.task))
-
-
-def default_encoder(spec: ImageSpec, out_size: int, condition_size: int = 0) -> DenseEncoder:
-    """The dense one of conf/model: image [B, C, S, S] and condition [B, K] -> [B, out_size]."""
-    return DenseEncoder(spec.channels, spec.size, out_size, condition_size=condition_size)
-
-
-def default_decoder(spec: ImageSpec, in_size: int, condition_size: int = 0) -> DenseDecoder:
-    """The dense one of conf/model, code [B, in_size] and condition [B, K] -> image [B, C, S, S] in
-    [-1, 1]."""
-    return DenseDecoder(spec.channels, spec.size, in_size, condition_size=condition_size)

@@ -60,9 +60,5 @@ class Classifier(LitModel):
         size = image.shape[-1]
         padded = F.pad(image, [self.shift] * 4, value=-1.0)
         down, right = torch.randint(0, 2 * self.shift + 1, (2, len(image)), device=image.device)
-        steps = torch.arange(size, device=image.device)
-        rows, columns = down[:, None] + steps, right[:, None] + steps  # [B, S]
-        batch = torch.arange(len(image), device=image.device)
-        return padded.permute(0, 2, 3, 1)[
-            batch[:, None, None], rows[:, :, None], columns[:, None, :]
-        ].permute(0, 3, 1, 2)
+        windows = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B, C, places, places, S, S]
+        return windows[torch.arange(len(image), device=image.device), :, down, right]

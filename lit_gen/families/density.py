@@ -16,7 +16,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
 
 from lit_gen.core.processes import gathered
 from lit_gen.core.types import Batch, Phase, Positive, Task, Terms
@@ -58,16 +57,8 @@ class LatentDensity(nn.Module):
         self._codes: list[Tensor] = []  # those of a pass that is not complete
         self._index: list[Tensor] = []
 
-    @property
-    def is_fitted(self) -> bool:
-        return bool(self.num_fitted)
-
     def phases(self, codes_of: Callable[[Batch], Tensor]) -> tuple[Phase, ...]:
-        """The phase that fits this density to a task's training images; none for a standard normal.
-
-        Args:
-            codes_of: batch -> codes [B, Z].
-        """
+        """The phase that fits this density to a task's codes [B, Z]; none for a standard normal."""
         if self.kind == "none":
             return ()
 
@@ -75,7 +66,7 @@ class LatentDensity(nn.Module):
             self.collect(codes_of(batch), batch.index)
             return {}
 
-        return (Phase.single("density", collect, (), begin=self._forget, end=self._fit_to_task),)
+        return (Phase.single("density", collect, (), begin=self.forget, end=lambda task: self.fit()),)
 
     @torch.no_grad()
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
@@ -86,16 +77,6 @@ class LatentDensity(nn.Module):
         component = torch.multinomial(self.weights, n, replacement=True)
         spread = noise @ self.factors.mT  # [K, n, Z]: gathering a factor per draw would take n * Z * Z
         return self.means[component] + spread[component, torch.arange(n, device=noise.device)]
-
-    def log_density(self, codes: Tensor) -> Tensor:
-        """Nats: [B, Z] -> [B]."""
-        if self.kind == "none":
-            means, factors = codes.new_zeros(1, self.latent_size), torch.eye(self.latent_size).to(codes)[None]
-            weights = codes.new_ones(1)
-        else:
-            weights, means, factors = (part.to(codes) for part in (self.weights, self.means, self.factors))
-        component = MultivariateNormal(means, scale_tril=factors, validate_args=False)
-        return (component.log_prob(codes[:, None]) + weights.log()).logsumexp(1)
 
     @torch.no_grad()
     def collect(self, codes: Tensor, index: Tensor) -> None:
@@ -119,7 +100,7 @@ class LatentDensity(nn.Module):
             log.warning("no codes were collected; samples keep coming from N(0, I)")
             return
         codes = torch.cat(self._codes).double()[torch.cat(self._index).argsort(stable=True)]
-        self._forget()
+        self.forget()
         if self.kind == "mixture" and len(codes) > _MOST_CODES:
             codes = codes[torch.arange(_MOST_CODES) * len(codes) // _MOST_CODES]
         if not codes.isfinite().all():
@@ -134,11 +115,9 @@ class LatentDensity(nn.Module):
             buffer[: len(value)] = value.to(buffer)
         self.num_fitted.fill_(len(codes))
 
-    def _forget(self, task: Task | None = None) -> None:
+    def forget(self, task: Task | None = None) -> None:
+        """Drops the collected codes."""
         self._codes, self._index = [], []
-
-    def _fit_to_task(self, task: Task) -> None:
-        self.fit()
 
 
 Components = tuple[Tensor, Tensor, Tensor]  # weights [K], means [K, Z], factors [K, Z, Z], float64
@@ -174,12 +153,9 @@ def _mixture(codes: Tensor, num_components: int) -> Components:
         mixture.fit(codes.numpy())
     if not mixture.converged_:
         log.warning("the mixture of %d Gaussians did not settle in %d iterations", count, _MAX_ITERATIONS)
-    covariances = torch.from_numpy(mixture.covariances_)
-    return (
-        torch.from_numpy(mixture.weights_),
-        torch.from_numpy(mixture.means_),
-        torch.linalg.cholesky(covariances),
-    )
+    found = (mixture.weights_, mixture.means_, mixture.covariances_)
+    weights, means, covariances = map(torch.from_numpy, found)
+    return weights, means, torch.linalg.cholesky(covariances)
 
 
 def _ridge(codes: Tensor) -> float:

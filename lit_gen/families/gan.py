@@ -14,11 +14,20 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
-from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms, Turn
-from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind, default_decoder
+from lit_gen.core.types import (
+    Batch,
+    ImageSpec,
+    NonNegative,
+    Phase,
+    Positive,
+    Task,
+    Turn,
+    do_nothing,
+)
+from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind
 from lit_gen.losses.adversarial import AdversarialLoss, NonSaturating
 from lit_gen.nets import dcgan
-from lit_gen.nets.mlp import DenseEncoder
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 _NON_SATURATING = NonSaturating()
 _ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))
@@ -63,27 +72,30 @@ class GAN(Adversaries, ConditionalGenerator):
         schedule: ScheduleFactor | None = None,
     ) -> None:
         super().__init__(spec, condition, condition_size, optimizer, schedule)
-        self.generator = self._default_generator(noise_size) if generator is None else generator
-        self.critic = self._default_critic() if critic is None else critic
+        image, told = spec[:2], {"condition_size": self.condition_size}
+        is_convolutional = spec.size in dcgan.SIZES
+        if generator is None:
+            make = dcgan.ConvGenerator if is_convolutional else DenseDecoder
+            generator = make(*image, noise_size, **told)
+        if critic is None and is_convolutional:
+            critic = dcgan.ConvCritic(*image, norm="batch", **told)
+        elif critic is None:
+            critic = DenseEncoder(*image, 1, slope=0.2, **told)
+        self.generator, self.critic = generator, critic
         self.noise_size, self.critic_steps = noise_size, critic_steps
         self.loss, self.penalty_weight, self.clip = loss, penalty_weight, clip
         self.critic_optimizer = critic_optimizer
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
-        critic = Turn("critic", self.critic_loss, (self.critic,), self.critic_optimizer)
-        generator = Turn("generator", self.generator_loss, (self.generator,), every=self.critic_steps)
-        return (Phase("train", (critic, generator), end=self._close),)
+        clip = None if self.clip is None else self.clip_critic
+        turns = (
+            Turn("critic", self.critic_loss, (self.critic,), self.critic_optimizer, after_step=clip),
+            Turn("generator", self.generator_loss, (self.generator,), every=self.critic_steps),
+        )
+        return (Phase("train", turns, begin=do_nothing if clip is None else clip),)
 
     def told(self, batch: Batch, progress: float) -> tuple[Tensor | None]:
         return (self.one_hot(label=batch.label, task=batch.task),)
-
-    def critic_loss(self, batch: Batch, progress: float) -> Terms:
-        self.clip_critic()
-        return super().critic_loss(batch, progress)
-
-    def generator_loss(self, batch: Batch, progress: float) -> Terms:
-        self.clip_critic()
-        return super().generator_loss(batch, progress)
 
     @torch.no_grad()
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
@@ -100,22 +112,7 @@ class GAN(Adversaries, ConditionalGenerator):
         return self.generator(codes, self.one_hot(label=label, task=task))
 
     @torch.no_grad()
-    def clip_critic(self) -> None:
-        """Weight clipping of WGAN; done before a loss needs the critic, which is after its last step."""
-        if self.clip is not None:
-            for parameter in self.critic.parameters():
-                parameter.clamp_(-self.clip, self.clip)
-
-    def _default_generator(self, noise_size: int) -> nn.Module:
-        if self.spec.size not in dcgan.SIZES:
-            return default_decoder(self.spec, noise_size, self.condition_size)
-        return dcgan.ConvGenerator(*self.spec[:2], noise_size, condition_size=self.condition_size)
-
-    def _default_critic(self) -> nn.Module:
-        told = self.condition_size
-        if self.spec.size not in dcgan.SIZES:
-            return DenseEncoder(*self.spec[:2], 1, condition_size=told, slope=0.2)
-        return dcgan.ConvCritic(*self.spec[:2], norm="batch", condition_size=told)
-
-    def _close(self, task: Task) -> None:
-        self.clip_critic()
+    def clip_critic(self, task: Task | None = None) -> None:
+        """Weight clipping of WGAN, before the first step of a phase and after each."""
+        for parameter in self.critic.parameters():
+            parameter.clamp_(-self.clip, self.clip)

@@ -7,38 +7,20 @@ arXiv:1710.10196, sections 2 and 4 and appendix A.1.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
-from lit_gen.core.types import (
-    Batch,
-    ImageSpec,
-    InputError,
-    NonNegative,
-    Phase,
-    Positive,
-    Task,
-    Turn,
-)
+from lit_gen.core.types import Batch, ImageSpec, InputError, NonNegative, Phase, Positive, Task, Turn
 from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind
 from lit_gen.losses.adversarial import AdversarialLoss, Wasserstein
 from lit_gen.nets.progan import GrowingCritic, GrowingGenerator, enlarged, reduced, resolutions
 
 _WASSERSTEIN = Wasserstein()
 _ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.99))
-
-
-class Growing(Protocol):
-    """A network with a part for every size of images: a module that is called with `level` and `fade`."""
-
-    sizes: tuple[int, ...]
-
-    def up_to(self, level: int, fades: bool = False) -> nn.Module:
-        """The part that is used at a level; with `fades` also what fades out there."""
 
 
 class Growth(NamedTuple):
@@ -61,7 +43,7 @@ class ProGAN(Adversaries, ConditionalGenerator):
 
     Args:
         generator: noise [B, noise_size], condition [B, K] or None, level, fade -> image [B, C, s, s];
-            None is a `GrowingGenerator`.
+            has `sizes` and `up_to` as a `GrowingGenerator`, which None is.
         critic: image, condition, level, fade -> one score per image, higher for real ones; None is
             a `GrowingCritic`.
         first_size: of the first images; doubled until it is `spec.size`.
@@ -77,8 +59,8 @@ class ProGAN(Adversaries, ConditionalGenerator):
     def __init__(
         self,
         spec: ImageSpec,
-        generator: Growing | None = None,
-        critic: Growing | None = None,
+        generator: nn.Module | None = None,
+        critic: nn.Module | None = None,
         noise_size: Positive = 128,
         first_size: Positive = 4,
         stable_epochs: Positive = 4,
@@ -95,11 +77,11 @@ class ProGAN(Adversaries, ConditionalGenerator):
     ) -> None:
         super().__init__(spec, condition, condition_size, optimizer, schedule)
         self.sizes = resolutions(first_size, self.spec.size)
-        where, told = (*spec[:2],), {"condition_size": self.condition_size}
+        told = {"condition_size": self.condition_size}
         if generator is None:
-            generator = GrowingGenerator(*where, noise_size, first_size, **told)
+            generator = GrowingGenerator(*spec[:2], noise_size, first_size, **told)
         if critic is None:
-            critic = GrowingCritic(*where, first_size, **told)
+            critic = GrowingCritic(*spec[:2], first_size, **told)
         for name, net in (("generator", generator), ("critic", critic)):
             if tuple(net.sizes) != self.sizes:
                 raise InputError(
@@ -157,9 +139,7 @@ class ProGAN(Adversaries, ConditionalGenerator):
             return image
         return torch.lerp(enlarged(reduced(image)), image, fade)
 
-    @torch.no_grad()
-    def sample(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        self.refuse(label=label, task=task)
+    def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         growth = self.growth()
         image = self.generated(n, self.one_hot(label=label, task=task), *growth)
         return enlarged(image, self.spec.size // self.sizes[growth.level]).clamp(-1, 1)

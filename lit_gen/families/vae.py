@@ -21,14 +21,7 @@ from lit_gen.core.types import (
     Posterior,
     Terms,
 )
-from lit_gen.families.base import (
-    ADAM,
-    CodedGenerator,
-    ConditionKind,
-    Reconstruction,
-    default_decoder,
-    default_encoder,
-)
+from lit_gen.families.base import ADAM, CodedGenerator, ConditionKind, Reconstruction
 from lit_gen.losses.divergence import (
     free_bits,
     gaussian_kl,
@@ -38,6 +31,7 @@ from lit_gen.losses.divergence import (
 )
 from lit_gen.losses.likelihood import PixelLikelihood
 from lit_gen.losses.reconstruction import squared_error
+from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 _DECODED_AT_ONCE = 2000  # images, where a likelihood is estimated from many codes of each
 
@@ -93,9 +87,9 @@ class VAE(CodedGenerator):
                 "at 1, 0 and 0, or set importance_samples=1"
             )
         if encoder is None:
-            encoder = default_encoder(spec, 2 * latent_size, self.condition_size)
+            encoder = DenseEncoder(*spec[:2], 2 * latent_size, condition_size=self.condition_size)
         if decoder is None:
-            decoder = default_decoder(spec, latent_size, self.condition_size)
+            decoder = DenseDecoder(*spec[:2], latent_size, condition_size=self.condition_size)
         self.encoder, self.decoder = encoder, decoder
         self.latent_size = latent_size
         self.reconstruction = reconstruction

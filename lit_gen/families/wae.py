@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
 from lit_gen.core.types import Batch, ImageSpec, NonNegative, Positive, Terms
@@ -74,6 +74,3 @@ class WAE(LatentGenerator):
 
     def step(self, batch: Batch, progress: float) -> Terms:
         return self.penalised(batch, self.penalty, self.weight, self.condition_scale)
-
-    def draw_codes(self, n: int, condition: Tensor | None) -> Tensor:
-        return self.prior(n, self.latent_size, self.device)

@@ -14,13 +14,9 @@ from lit_gen.core.types import Terms
 
 
 class AdversarialLoss(Protocol):
-    """A game between a critic and a generator.
+    """A game between a critic and a generator."""
 
-    Attributes:
-        boundary: score above which the critic takes an image for a real one; None where scores have no zero.
-    """
-
-    boundary: float | None
+    boundary: float | None  # the critic takes images above it for real ones; None: its scores have no zero
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scores of as many real as generated images, [B] twice -> [B]."""
@@ -149,9 +145,9 @@ def game_terms(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Terms:
 
 def judged(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Terms:
     """Of scores [B] twice: the shares of images taken for what they are, and the gap between the means."""
-    on_real, on_fake = accuracy(loss, real.detach(), fake.detach())
-    gap = real.detach().mean() - fake.detach().mean()
-    return {"accuracy_real": on_real, "accuracy_fake": on_fake, "gap": gap}
+    real, fake = real.detach(), fake.detach()
+    on_real, on_fake = accuracy(loss, real, fake)
+    return {"accuracy_real": on_real, "accuracy_fake": on_fake, "gap": real.mean() - fake.mean()}
 
 
 def accuracy(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,9 +31,9 @@ class LayerContraction:
         if [type(part) for part in parts] != [nn.Linear, nn.Sigmoid]:
             found = ", ".join(type(part).__name__ for part in parts)
             raise InputError(
-                "model.penalty: LayerContraction is the closed form for one Linear and one Sigmoid, but the "
-                f"encoder is {found}. Set model.encoder.hidden=[] and model.activation to torch.nn.Sigmoid, "
-                "or take JacobianContraction."
+                f"model.penalty: LayerContraction is for one Linear and one Sigmoid; the encoder is {found}. "
+                "Set model.encoder.hidden=[] and model.activation to torch.nn.Sigmoid, or take "
+                "JacobianContraction"
             )
         slope = code * (1 - code)
         return slope.square() @ parts[0].weight.square().sum(1)

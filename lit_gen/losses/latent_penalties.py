@@ -82,8 +82,8 @@ class SlicedWasserstein:
     def __call__(self, codes: Tensor, drawn: Tensor) -> Tensor:
         if codes.shape != drawn.shape:
             raise ValueError(
-                f"SlicedWasserstein: codes {list(codes.shape)} against {list(drawn.shape)} points; sorting "
-                "pairs them off, so that there must be as many of one as of the other"
+                f"SlicedWasserstein: codes {list(codes.shape)} against {list(drawn.shape)} points; it pairs "
+                "them off, so take as many of one as of the other"
             )
         lines = torch.randn(codes.shape[1], self.num_projections, dtype=codes.dtype, device=codes.device)
         lines = lines / lines.norm(dim=0)

@@ -67,8 +67,4 @@ class _BernoulliNLL(torch.autograd.Function):
 
 def _log_chances(image: Tensor) -> tuple[Tensor, Tensor]:
     """Logarithms of (1 + x) / 2 and (1 - x) / 2, above -100."""
-    floor = -100.0
-    return (
-        torch.log1p(image).sub_(math.log(2)).clamp_(min=floor),
-        torch.log1p(-image).sub_(math.log(2)).clamp_(min=floor),
-    )
+    return tuple(torch.log1p(x).sub_(math.log(2)).clamp_(min=-100.0) for x in (image, -image))

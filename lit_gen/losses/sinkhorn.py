@@ -50,7 +50,7 @@ class SinkhornDivergence:
         if x.ndim < 2 or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-1]:
             raise ValueError(
                 f"SinkhornDivergence: points {list(x.shape)} against {list(y.shape)}; sets are [..., N, D] "
-                "and [..., M, D], with the same D and as many sets on both sides"
+                "and [..., M, D]"
             )
         sets = (widened(points).reshape(-1, *points.shape[-2:]) for points in (x, y))
         return _Divergence.apply(*sets, self).reshape(x.shape[:-2])

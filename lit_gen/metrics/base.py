@@ -43,8 +43,6 @@ class FeatureMetric(Metric):
 
     def __init__(self, num_features: int | None = None) -> None:
         super().__init__()
-        if num_features is not None and num_features < 1:
-            raise ValueError(f"{type(self).__name__}: num_features={num_features} must be at least 1")
         self.num_features = num_features
         self._said: set[str] = set()
 
@@ -109,9 +107,7 @@ class GatheringMetric(FeatureMetric):
         if self.needs_logits:
             if real:
                 return
-            features = (
-                features.new_empty(len(features), 0) if logits is None else logits.detach().to(self.device)
-            )
+            features = features[:, :0] if logits is None else logits.detach().to(self.device)
         values, places = (self.real, self.real_index) if real else (self.fake, self.fake_index)
         if index is None:
             index = torch.arange(len(features)) + sum(map(len, places))

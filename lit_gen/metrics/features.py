@@ -5,7 +5,6 @@ package.
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from lit_gen.core.files import replaced
 from lit_gen.core.images import to_float
 from lit_gen.core.types import InputError
 
@@ -163,12 +163,9 @@ def save_extractor(net: nn.Module, path: str | Path, metadata: Mapping[str, str]
     missing = [key for key in _HEADER if key not in metadata]
     if missing or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"metadata must map {', '.join(_HEADER)} to strings, got {dict(metadata)}")
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    save_file(
-        {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, partial, dict(metadata)
-    )
-    os.replace(partial, path)
+    weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
+    with replaced(Path(path)) as aside:
+        save_file(weights, aside, dict(metadata))
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -198,9 +195,7 @@ def with_channels(image: Tensor, channels: int) -> Tensor:
 
 def _is_uint8(image: Tensor) -> Tensor:
     if image.dtype != torch.uint8 or image.ndim != 4:
-        raise TypeError(
-            f"an extractor takes uint8 images [B, C, H, W], got {image.dtype} {list(image.shape)}"
-        )
+        raise TypeError(f"an extractor takes uint8 [B, C, H, W], got {image.dtype} {list(image.shape)}")
     return image
 
 
@@ -226,9 +221,8 @@ def _load(net: nn.Module, path: Path) -> dict[str, str]:
             header = file.metadata() or {}
             net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
     except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"extractor.weights={path}: these are not weights of {type(net).__name__} ({reason}). "
-            "Its channels and num_classes must be those it was trained with"
+            f"extractor.weights={path}: these are not weights of {type(net).__name__} "
+            f"({' '.join(str(error).split())}). Channels and num_classes must be those it was trained with"
         ) from error
     return header

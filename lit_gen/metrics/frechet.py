@@ -63,20 +63,11 @@ class FrechetDistance(FeatureMetric):
             self.add_state(name, default=empty, dist_reduce_fx=merge_moments)
 
 
-def moments(features: Tensor) -> Tensor:
-    """[N, D], N >= 1 -> [D + 2, D]: the count (repeated), the mean, and the sum of outer products about the
-    mean.
-
-    One tensor, since these merge together or not at all.
-    """
-    empty = features.new_zeros(features.shape[1] + 2, features.shape[1])
-    add_to_moments(empty, features)
-    return empty
-
-
 def add_to_moments(held: Tensor, features: Tensor) -> None:
-    """Takes features [N, D], N >= 1, into moments [D + 2, D], in place: a copy of D^2 numbers for every block
-    would cost more than the product does.
+    """Takes features [N, D], N >= 1, into moments [D + 2, D]: the count (repeated), the mean, and the sum of
+    outer products about the mean, in one tensor, since these merge together or not at all.
+
+    In place: a copy of D^2 numbers for every block would cost more than the product does.
     """
     count, before = len(features), held[0, 0].clone()
     mean = features.mean(dim=0)

@@ -7,10 +7,14 @@ Sources: kernel distance, Binkowski et al. 2018 (arXiv:1801.01401); Inception Sc
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from lit_gen.core.types import Positive
 from lit_gen.metrics.base import GatheringMetric
 
 
@@ -32,16 +36,11 @@ class KernelDistance(GatheringMetric):
     def __init__(
         self,
         num_features: int | None = None,
-        num_subsets: int = 100,
-        subset_size: int = 1000,
+        num_subsets: Positive = 100,
+        subset_size: Annotated[int, Ge(2)] = 1000,
         seed: int = 2020,
     ) -> None:
         super().__init__(num_features)
-        if num_subsets < 1 or subset_size < 2:
-            raise ValueError(
-                f"KernelDistance: num_subsets={num_subsets} must be at least 1, "
-                f"subset_size={subset_size} at least 2"
-            )
         self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
 
     def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -58,8 +57,7 @@ class KernelDistance(GatheringMetric):
             some_fake = fake[torch.from_numpy(rng.choice(len(fake), size, replace=False)).to(fake.device)]
             some_real = real[torch.from_numpy(rng.choice(len(real), size, replace=False)).to(real.device)]
             discrepancies.append(squared_mmd(some_fake, some_real))
-        all_of_them = torch.stack(discrepancies)
-        return {"kid": all_of_them.mean(), "kid_std": all_of_them.std(unbiased=False)}
+        return _summary("kid", discrepancies)
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
@@ -99,10 +97,8 @@ class InceptionScore(GatheringMetric):
     names = {"inception_score": "higher", "inception_score_std": ""}
     needs_logits = True
 
-    def __init__(self, num_features: int | None = None, num_splits: int = 10, seed: int = 2020) -> None:
+    def __init__(self, num_features: int | None = None, num_splits: Positive = 10, seed: int = 2020) -> None:
         super().__init__(num_features)
-        if num_splits < 1:
-            raise ValueError(f"InceptionScore: num_splits={num_splits} must be at least 1")
         self.num_splits, self.seed = num_splits, seed
 
     def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -119,5 +115,9 @@ class InceptionScore(GatheringMetric):
             part = log_probability[begin:end]
             marginal = part.exp().mean(dim=0).log()
             scores.append((part.exp() * (part - marginal)).sum(dim=1).mean().exp())
-        all_of_them = torch.stack(scores)
-        return {"inception_score": all_of_them.mean(), "inception_score_std": all_of_them.std(unbiased=False)}
+        return _summary("inception_score", scores)
+
+
+def _summary(name: str, values: list[Tensor]) -> dict[str, Tensor]:
+    found = torch.stack(values)
+    return {name: found.mean(), f"{name}_std": found.std(unbiased=False)}

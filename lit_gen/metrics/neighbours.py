@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lit_gen.core.types import Positive
 from lit_gen.metrics.base import GatheringMetric
 
 # Pairs in one tile of distances: 4 MB of float32, so that the passes after the matrix product stay in the
@@ -45,16 +46,13 @@ class Neighbours(GatheringMetric):
     one_sided = frozenset({"recall", "coverage"})
 
     def __init__(
-        self, num_features: int | None = None, num_neighbours: int = 3, num_density_neighbours: int = 5
+        self,
+        num_features: int | None = None,
+        num_neighbours: Positive = 3,
+        num_density_neighbours: Positive = 5,
     ) -> None:
         super().__init__(num_features)
-        if min(num_neighbours, num_density_neighbours) < 1:
-            raise ValueError(
-                f"Neighbours: num_neighbours={num_neighbours} and "
-                f"num_density_neighbours={num_density_neighbours} must be at least 1"
-            )
-        self.num_neighbours = num_neighbours
-        self.num_density_neighbours = num_density_neighbours
+        self.num_neighbours, self.num_density_neighbours = num_neighbours, num_density_neighbours
 
     def score(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         most = max(self.num_neighbours, self.num_density_neighbours)
@@ -68,10 +66,8 @@ class Neighbours(GatheringMetric):
         real -= centre
         fake -= centre
         reach = nearest_squared(real, most)
-        real_reach, density_reach = (
-            reach[:, self.num_neighbours - 1],
-            reach[:, self.num_density_neighbours - 1],
-        )
+        real_reach = reach[:, self.num_neighbours - 1]
+        density_reach = reach[:, self.num_density_neighbours - 1]
         fake_reach = nearest_squared(fake, self.num_neighbours)[:, -1]
 
         inside_real = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
@@ -140,9 +136,8 @@ def _tiles(x: Tensor, y: Tensor, symmetric: bool = False) -> Iterator[tuple[slic
 
     symmetric: y is x; tiles are the squares on the diagonal and what lies to the right of them.
     """
-    num_rows, num_columns = (
-        (_TILE_ROWS, _TILE_COLUMNS) if x.device.type == "cpu" else (_WIDE_ROWS, _WIDE_COLUMNS)
-    )
+    on_cpu = x.device.type == "cpu"
+    num_rows, num_columns = (_TILE_ROWS, _TILE_COLUMNS) if on_cpu else (_WIDE_ROWS, _WIDE_COLUMNS)
     buffer = torch.empty(num_rows * num_columns, device=x.device)
     x_square = x.square().sum(dim=1)
     y_square = x_square if symmetric else y.square().sum(dim=1)

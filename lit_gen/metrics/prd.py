@@ -5,11 +5,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
+from lit_gen.core.types import Positive
 from lit_gen.metrics.base import GatheringMetric
 
 _TINY = 1e-10
@@ -39,17 +42,16 @@ class PRD(GatheringMetric):
     def __init__(
         self,
         num_features: int | None = None,
-        num_clusters: int = 20,
-        num_runs: int = 10,
-        num_angles: int = 1001,
-        beta: float = 8.0,
+        num_clusters: Annotated[int, Ge(2)] = 20,
+        num_runs: Positive = 10,
+        num_angles: Annotated[int, Ge(3)] = 1001,
+        beta: Annotated[float, Gt(0)] = 8.0,
         seed: int = 0,
     ) -> None:
         super().__init__(num_features)
-        if num_clusters < 2 or num_runs < 1 or num_angles < 3 or beta <= 0:
+        if num_clusters < 2 or num_angles < 3:  # would give numbers that mean nothing
             raise ValueError(
-                f"PRD: num_clusters={num_clusters}, num_runs={num_runs}, num_angles={num_angles}, "
-                f"beta={beta} must be at least 2, 1, 3 and above 0"
+                f"PRD: num_clusters={num_clusters}, num_angles={num_angles}; 2 and 3 are the least"
             )
         self.num_clusters, self.num_runs, self.num_angles = num_clusters, num_runs, num_angles
         self.beta, self.seed = beta, seed

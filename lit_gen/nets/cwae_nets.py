@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,141 +21,124 @@ _CIFAR_WIDTH = 32
 _CELEBA_WIDTHS = (128, 256, 512, 1024)
 
 
-class CIFAREncoder(nn.Module):
-    """Image [B, C, S, S] and condition [B, K] -> [B, out_size]; four 2 x 2 convolutions, S even.
+class _Net(nn.Module):
+    """Convolutions on the side of the image, linear layers on that of the code.
 
     Args:
-        hidden: widths of the linear layers before the last.
+        size: of the images, a multiple of `divisor`.
+        hidden: widths of the linear layers between; None takes the published ones.
         condition_size: K; 0 takes no condition, which joins before the linear layers.
         slope: of LeakyReLU below 0; with 0 it is ReLU.
     """
 
+    divisor: ClassVar[int]  # by which the convolutions shrink images, or enlarge features
+    width: ClassVar[int]  # channels of the smallest features
+    published: ClassVar[tuple[int, ...]] = ()  # hidden layers
+    gain: ClassVar[float] = 1.0  # before the tanh
+
+    def _prepare(self, size: int, hidden: Sequence[int] | None, condition_size: int) -> tuple[int, list[int]]:
+        """The side of the smallest features, and the widths between them and the code."""
+        if size % self.divisor:
+            raise ValueError(
+                f"{type(self).__name__}: size={size}; images must have a side that {self.divisor} divides"
+            )
+        self.condition_size = condition_size
+        return size // self.divisor, [*(self.published if hidden is None else hidden)]
+
+
+class _Encoder(_Net):
     def __init__(
         self,
         channels: Positive,
         size: Positive,
         out_size: Positive,
-        hidden: Sequence[int] = (128,),
+        hidden: Sequence[int] | None = None,
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:
         super().__init__()
-        _refuse_size("CIFAREncoder", size, 2)
-        self.condition_size = condition_size
+        side, between = self._prepare(size, hidden, condition_size)
+        self.convolutions = nn.Sequential(*self._convolutions(channels, slope), nn.Flatten())
+        self.head = mlp([self.width * side**2 + condition_size, *between, out_size], slope)
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.head(with_condition(self.convolutions(image), condition, self.condition_size))
+
+
+class _Decoder(_Net):
+    def __init__(
+        self,
+        channels: Positive,
+        size: Positive,
+        in_size: Positive,
+        hidden: Sequence[int] | None = None,
+        condition_size: NonNegative = 0,
+        slope: Fraction = 0.0,
+    ) -> None:
+        super().__init__()
+        side, between = self._prepare(size, hidden, condition_size)
+        self.stem = nn.Sequential(
+            mlp([in_size + condition_size, *between, self.width * side**2], slope),
+            nn.LeakyReLU(slope),
+            nn.Unflatten(1, (self.width, side, side)),
+        )
+        self.convolutions = nn.Sequential(*self._convolutions(channels, slope))
+
+    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
+        features = self.stem(with_condition(code, condition, self.condition_size))
+        return torch.tanh(self.gain * self.convolutions(features))
+
+
+class CIFAREncoder(_Encoder):
+    """Image [B, C, S, S] and condition [B, K] -> [B, out_size]; four 2 x 2 convolutions, S even."""
+
+    divisor, width, published = 2, _CIFAR_WIDTH, (128,)
+
+    def _convolutions(self, channels: int, slope: float) -> list[nn.Module]:
         layers: list[nn.Module] = []
         widths = (channels, channels, _CIFAR_WIDTH, _CIFAR_WIDTH, _CIFAR_WIDTH)
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             if level != 1:  # only the second one halves the side, which needs no padding
                 layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
             layers += [nn.Conv2d(narrow, wide, 2, stride=2 if level == 1 else 1), nn.LeakyReLU(slope)]
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        flat = _CIFAR_WIDTH * (size // 2) ** 2
-        self.head = mlp([flat + condition_size, *hidden, out_size], slope)
-
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.head(with_condition(self.convolutions(image), condition, self.condition_size))
+        return layers
 
 
-class CIFARDecoder(nn.Module):
-    """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], S even.
+class CIFARDecoder(_Decoder):
+    """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], S even."""
 
-    The published sigmoid on [0, 1] is tanh of half the argument on [-1, 1].
-    """
+    divisor, width, published = 2, _CIFAR_WIDTH, (128,)
+    gain = 0.5  # the published sigmoid on [0, 1] is tanh of half the argument on [-1, 1]
 
-    def __init__(
-        self,
-        channels: Positive,
-        size: Positive,
-        in_size: Positive,
-        hidden: Sequence[int] = (128,),
-        condition_size: NonNegative = 0,
-        slope: Fraction = 0.0,
-    ) -> None:
-        super().__init__()
-        _refuse_size("CIFARDecoder", size, 2)
-        self.condition_size = condition_size
-        width = _CIFAR_WIDTH
-        self.stem = nn.Sequential(
-            mlp([in_size + condition_size, *hidden, width * (size // 2) ** 2], slope),
-            nn.LeakyReLU(slope),
-            nn.Unflatten(1, (width, size // 2, size // 2)),
-        )
+    def _convolutions(self, channels: int, slope: float) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for _ in range(2):
             # Negative padding cuts off what a transposed convolution adds.
-            layers += [
-                nn.ConvTranspose2d(width, width, 2),
-                nn.ZeroPad2d((0, -1, 0, -1)),
-                nn.LeakyReLU(slope),
-            ]
-        layers += [nn.ConvTranspose2d(width, width, 3, stride=2), nn.LeakyReLU(slope)]  # side S + 1
-        self.convolutions = nn.Sequential(*layers, nn.Conv2d(width, channels, 2))
-
-    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
-        hidden = self.stem(with_condition(code, condition, self.condition_size))
-        return torch.tanh(self.convolutions(hidden) / 2)
+            layers += [nn.ConvTranspose2d(self.width, self.width, 2), nn.ZeroPad2d((0, -1, 0, -1))]
+            layers.append(nn.LeakyReLU(slope))
+        layers += [nn.ConvTranspose2d(self.width, self.width, 3, stride=2), nn.LeakyReLU(slope)]  # side S + 1
+        return [*layers, nn.Conv2d(self.width, channels, 2)]
 
 
-class CelebAEncoder(nn.Module):
-    """Image [B, C, S, S] and condition [B, K] -> [B, out_size]; four strided convolutions, S divisible by 16.
+class CelebAEncoder(_Encoder):
+    """Image [B, C, S, S] and condition [B, K] -> [B, out_size]; four convolutions, S divisible by 16."""
 
-    The arguments are those of `CIFAREncoder`.
-    """
+    divisor, width = 16, _CELEBA_WIDTHS[-1]
 
-    def __init__(
-        self,
-        channels: Positive,
-        size: Positive,
-        out_size: Positive,
-        hidden: Sequence[int] = (),
-        condition_size: NonNegative = 0,
-        slope: Fraction = 0.0,
-    ) -> None:
-        super().__init__()
-        _refuse_size("CelebAEncoder", size, 16)
-        self.condition_size = condition_size
+    def _convolutions(self, channels: int, slope: float) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for narrow, wide in pairwise((channels, *_CELEBA_WIDTHS)):
             layers += normed(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False), slope)
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        flat = _CELEBA_WIDTHS[-1] * (size // 16) ** 2
-        self.head = mlp([flat + condition_size, *hidden, out_size], slope)
-
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.head(with_condition(self.convolutions(image), condition, self.condition_size))
+        return layers
 
 
-class CelebADecoder(nn.Module):
+class CelebADecoder(_Decoder):
     """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], S divisible by 8."""
 
-    def __init__(
-        self,
-        channels: Positive,
-        size: Positive,
-        in_size: Positive,
-        hidden: Sequence[int] = (),
-        condition_size: NonNegative = 0,
-        slope: Fraction = 0.0,
-    ) -> None:
-        super().__init__()
-        _refuse_size("CelebADecoder", size, 8)
-        self.condition_size = condition_size
-        widths, side = _CELEBA_WIDTHS[::-1], size // 8
-        self.stem = nn.Sequential(
-            mlp([in_size + condition_size, *hidden, widths[0] * side**2], slope),
-            nn.LeakyReLU(slope),
-            nn.Unflatten(1, (widths[0], side, side)),
-        )
+    divisor, width = 8, _CELEBA_WIDTHS[-1]
+
+    def _convolutions(self, channels: int, slope: float) -> list[nn.Module]:
         layers: list[nn.Module] = []
-        for wide, narrow in pairwise(widths):
+        for wide, narrow in pairwise(_CELEBA_WIDTHS[::-1]):
             layers += normed(nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False), slope)
-        self.convolutions = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 3, padding=1))
-
-    def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
-        hidden = self.stem(with_condition(code, condition, self.condition_size))
-        return torch.tanh(self.convolutions(hidden))
-
-
-def _refuse_size(name: str, size: int, divisor: int) -> None:
-    if size % divisor:
-        raise ValueError(f"{name}: size={size}; images must have a side that {divisor} divides")
+        return [*layers, nn.ConvTranspose2d(_CELEBA_WIDTHS[0], channels, 3, padding=1)]

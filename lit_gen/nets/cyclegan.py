@@ -84,9 +84,7 @@ class PatchCritic(nn.Module):
         self, channels: Positive, size: Positive, width: Positive = 64, num_strides: Positive = 3
     ) -> None:
         super().__init__()
-        side = size
-        for _ in range(num_strides):
-            side //= 2
+        side = size // 2**num_strides
         if side < 3:  # the layer that follows has a norm, which needs more than one place
             raise InputError(
                 f"PatchCritic: size={size} with num_strides={num_strides} leaves {side} pixels, and 3 are "
@@ -97,11 +95,8 @@ class PatchCritic(nn.Module):
         for number in range(1, num_strides + 1):
             wide = width * min(2**number, 8)
             stride = 2 if number < num_strides else 1
-            layers += [
-                nn.Conv2d(now, wide, 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(wide),
-                nn.LeakyReLU(0.2),
-            ]
+            convolution = nn.Conv2d(now, wide, 4, stride=stride, padding=1)
+            layers += [convolution, nn.InstanceNorm2d(wide), nn.LeakyReLU(0.2)]
             now = wide
         self.layers = nn.Sequential(*layers, nn.Conv2d(now, 1, 4, padding=1))
         self.apply(_draw_weights)

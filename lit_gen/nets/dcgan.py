@@ -6,42 +6,24 @@ norm in the critic as in Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, an
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_gen.core.types import InputError, NonNegative, Positive
-from lit_gen.nets.layers import with_condition
-
-Plan = TypeVar("Plan")
-
-
-class _Layer(NamedTuple):
-    """A (transposed) convolution; `width` in multiples of the net's, 0 for the channels of images."""
-
-    width: int
-    kernel: int
-    stride: int
-    padding: int = 0
-    extra: int = 0  # output padding
-
-
-class _Plan(NamedTuple):
-    start: tuple[int, int]  # width in multiples, side
-    layers: tuple[_Layer, ...]
-
+from lit_gen.nets.layers import PLANS, Layer, Plan, with_condition
 
 _GENERATORS = {
-    28: _Plan((4, 4), (_Layer(4, 4, 2), _Layer(2, 4, 2), _Layer(1, 4, 1), _Layer(0, 4, 1))),
-    32: _Plan((2, 2), (*(_Layer(width, 4, 2, 1) for width in (8, 4, 2, 1)), _Layer(0, 5, 1, 2))),
-    64: _Plan((8, 8), (*(_Layer(width, 5, 2, 2, 1) for width in (4, 2, 1)), _Layer(0, 5, 1, 2))),
+    28: PLANS[28],
+    32: Plan((2, 2), (*(Layer(width, 4, 2, 1) for width in (8, 4, 2, 1)), Layer(0, 5, 1, 2))),
+    64: PLANS[64],
 }
 _CRITICS = {
-    28: tuple(_Layer(1, 4, 2, 1) for _ in range(3)),
-    32: (*(_Layer(width, 4, 2, 1) for width in (1, 2, 4, 8)), _Layer(8, 3, 1, 1)),
-    64: tuple(_Layer(width, 5, 2, 1) for width in (1, 2, 4, 4)),
+    28: tuple(Layer(1, 4, 2, 1) for _ in range(3)),
+    32: (*(Layer(width, 4, 2, 1) for width in (1, 2, 4, 8)), Layer(8, 3, 1, 1)),
+    64: tuple(Layer(width, 5, 2, 1) for width in (1, 2, 4, 4)),
 }
 SIZES = tuple(_GENERATORS)
 
@@ -72,9 +54,7 @@ class ConvGenerator(nn.Module):
         layers: list[nn.Module] = [nn.BatchNorm2d(now), nn.ReLU()]
         for layer in plan:
             wide = layer.width * width or channels
-            layers.append(
-                nn.ConvTranspose2d(now, wide, layer.kernel, layer.stride, layer.padding, layer.extra)
-            )
+            layers.append(nn.ConvTranspose2d(now, wide, *layer[1:]))
             if layer.width:
                 layers += [nn.BatchNorm2d(wide), nn.ReLU()]
             now = wide
@@ -109,7 +89,7 @@ class ConvCritic(nn.Module):
         condition_size: NonNegative = 0,
     ) -> None:
         super().__init__()
-        bounded = spectral_norm if spectral else _as_it_is
+        bounded = spectral_norm if spectral else lambda layer: layer
         self.condition_size = condition_size
         self.label_map = nn.Linear(condition_size, size * size, bias=False) if condition_size else None
         now, side = channels + (condition_size > 0), size
@@ -136,11 +116,7 @@ class ConvCritic(nn.Module):
         return self.head(self.layers(image))
 
 
-def _as_it_is(layer: nn.Module) -> nn.Module:
-    return layer
-
-
-def _plan(plans: dict[int, Plan], size: int, name: str) -> Plan:
+def _plan(plans: dict[int, Any], size: int, name: str) -> Any:
     if size not in plans:
         raise InputError(
             f"{name}: size={size}; there are layers for images of {', '.join(map(str, plans))} pixels. Set "

@@ -46,9 +46,7 @@ class EqualisedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(
-                f"EqualisedConv2d: kernel={kernel}; it must be odd to keep the size of the image"
-            )
+            raise ValueError(f"EqualisedConv2d: kernel={kernel}; an odd one keeps the size of the image")
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel**2)

@@ -25,15 +25,9 @@ class LeNet(nn.Module):
                 f"LeNet: size={size} leaves nothing after two convolutions and poolings; 16 is the least"
             )
         self.channels, self.num_classes, self.size = channels, num_classes, size
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, 6, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-        )
+        first = [nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        second = [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        self.convolutions = nn.Sequential(*first, *second, nn.Flatten())
         self.features = nn.Sequential(
             nn.Linear(16 * side * side, 120), nn.ReLU(), nn.Linear(120, self.num_features)
         )
@@ -42,8 +36,6 @@ class LeNet(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, S, S] in [-1, 1] -> features [B, 84] and logits [B, K]."""
         if image.shape[-2:] != (self.size, self.size):
-            image = F.interpolate(
-                image, (self.size, self.size), mode="bilinear", align_corners=False, antialias=False
-            )
+            image = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False)
         features = self.features(self.convolutions(image))
         return features, self.classes(features)

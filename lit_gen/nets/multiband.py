@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Positive
-from lit_gen.nets.layers import mlp, normed
+from lit_gen.nets.layers import PLANS, Layer, Plan, mlp, normed
 
 
 class DenseFeatures(nn.Module):
@@ -50,42 +50,20 @@ class DenseImages(nn.Module):
         return _to_image(self.net(code)).unflatten(1, self.shape)
 
 
-class _Up(NamedTuple):
-    """A transposed convolution; its width is a multiple of the network's."""
-
-    width: int
-    kernel: int
-    stride: int
-    padding: int
-    output_padding: int = 0
-
-
 class _Layout(NamedTuple):
     """Convolutions for one size of image; widths are multiples of the network's."""
 
     down: tuple[int, ...]  # widths of convolutions of stride 2, padding 1
     kernel: int  # of these
-    features: int
-    start: tuple[int, int]  # width and side of what the decoder begins with
-    up: tuple[_Up, ...]
-    last: _Up  # to the channels of the image; its width is not used
+    up: Plan
 
 
 _LAYOUTS = {
-    28: _Layout(
-        (1, 1, 1), 4, 4, (4, 4), (_Up(4, 4, 2, 0), _Up(2, 4, 2, 0), _Up(1, 4, 1, 0)), _Up(0, 4, 1, 0)
-    ),
-    32: _Layout(
-        (1, 2, 4), 4, 4, (4, 4), (_Up(4, 4, 2, 1), _Up(2, 4, 2, 1), _Up(1, 4, 2, 1)), _Up(0, 3, 1, 1)
-    ),
-    44: _Layout(
-        (1, 1, 2, 4), 4, 4, (5, 5), (_Up(4, 4, 2, 1), _Up(2, 4, 2, 1), _Up(1, 4, 2, 1)), _Up(0, 5, 1, 0)
-    ),
-    64: _Layout(
-        (1, 2, 4, 4), 5, 4, (8, 8),
-        (_Up(4, 5, 2, 2, 1), _Up(2, 5, 2, 2, 1), _Up(1, 5, 2, 2, 1)), _Up(0, 5, 1, 2)
-    ),
-}  # fmt: skip
+    28: _Layout((1, 1, 1), 4, PLANS[28]),
+    32: _Layout((1, 2, 4), 4, Plan((4, 4), (*(Layer(w, 4, 2, 1) for w in (4, 2, 1)), Layer(0, 3, 1, 1)))),
+    44: _Layout((1, 1, 2, 4), 4, Plan((5, 5), (*(Layer(w, 4, 2, 1) for w in (4, 2, 1)), Layer(0, 5, 1)))),
+    64: _Layout((1, 2, 4, 4), 5, PLANS[64]),
+}
 
 
 class ConvFeatures(nn.Module):
@@ -103,7 +81,7 @@ class ConvFeatures(nn.Module):
         for narrow, wide in pairwise(widths):
             blocks += normed(nn.Conv2d(narrow, wide, layout.kernel, stride=2, padding=1, bias=False))
             size = (size + 2 - layout.kernel) // 2 + 1
-        self.num_features = layout.features * width
+        self.num_features = 4 * width
         self.net = nn.Sequential(
             *blocks, nn.Flatten(), nn.Linear(widths[-1] * size**2, self.num_features), nn.LeakyReLU(0.01)
         )
@@ -129,15 +107,16 @@ class ConvImages(nn.Module):
         bounded: bool = True,
     ) -> None:
         super().__init__()
-        layout = _layout(size)
-        first, side = layout.start
+        (first, side), layers = _layout(size).up
         self.start = (first * width, side, side)
         self.stem = nn.Linear(in_size, math.prod(self.start))
-        widths = [first * width, *(up.width * width for up in layout.up)]
-        blocks: list[nn.Module] = []
-        for narrow, wide, up in zip(widths, widths[1:], layout.up, strict=False):
-            blocks += normed(_transposed(narrow, wide, up))
-        self.blocks = nn.Sequential(*blocks, _transposed(widths[-1], channels, layout.last))
+        blocks, now = [], first * width
+        for layer in layers:
+            wide = layer.width * width or channels
+            convolution = nn.ConvTranspose2d(now, wide, *layer[1:], bias=False)
+            blocks += normed(convolution) if layer.width else [convolution]
+            now = wide
+        self.blocks = nn.Sequential(*blocks)
         self.bounded = bounded
 
     def forward(self, code: Tensor) -> Tensor:
@@ -149,16 +128,9 @@ def _layout(size: int) -> _Layout:
     if size not in _LAYOUTS:
         raise ValueError(
             f"size={size}: Multiband's convolutional networks are made for images of "
-            f"{', '.join(map(str, _LAYOUTS))} pixels. Set data.spec.size to one of these, or "
-            "take the dense networks."
+            f"{', '.join(map(str, _LAYOUTS))} pixels. Set data.spec.size to one of these, or take dense ones"
         )
     return _LAYOUTS[size]
-
-
-def _transposed(narrow: int, wide: int, up: _Up) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(
-        narrow, wide, up.kernel, up.stride, up.padding, output_padding=up.output_padding, bias=False
-    )
 
 
 def _to_image(logits: Tensor) -> Tensor:

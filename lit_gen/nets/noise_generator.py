@@ -35,10 +35,10 @@ class NoiseGenerator(nn.Module):
         super().__init__()
         self.noise_size, self.condition_size = noise_size, condition_size
         self.of_noise = nn.Sequential(nn.Linear(noise_size, 2 * width), nn.LeakyReLU(_SLOPE))
-        self.of_condition = (
-            nn.Sequential(nn.Linear(condition_size, width), nn.LeakyReLU(_SLOPE)) if condition_size else None
-        )
-        joined = (3 if condition_size else 2) * width
+        joined, self.of_condition = 2 * width, None
+        if condition_size:
+            self.of_condition = nn.Sequential(nn.Linear(condition_size, width), nn.LeakyReLU(_SLOPE))
+            joined = 3 * width
         self.of_both = mlp([joined, 4 * width, 4 * width, out_size], _SLOPE)
 
     def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -35,9 +35,8 @@ def resolutions(first_size: int, size: int) -> tuple[int, ...]:
         while halves[-1] % 2 == 0 and halves[-1] > 4:
             halves.append(halves[-1] // 2)
         raise InputError(
-            f"model.first_size={first_size}: doubled again and again it never is data.spec.size={size}. Set "
-            f"model.first_size to one of {', '.join(map(str, reversed(halves)))}, or data.spec.size to "
-            f"{sizes[-1]} (data of drawings, such as MNIST, is padded to it)"
+            f"model.first_size={first_size}: doubled it never is data.spec.size={size}. Set it to one of "
+            f"{', '.join(map(str, reversed(halves)))}, or data.spec.size to {sizes[-1]} (drawings are padded)"
         )
     return tuple(sizes)
 
@@ -119,18 +118,11 @@ class GrowingGenerator(nn.Module):
 class GrowingCritic(nn.Module):
     """Image [B, C, s, s] and condition [B, K] -> score [B, 1]; s is the size of a level.
 
-    The generator in a mirror; a condition joins the features before the last two layers, which all levels
-    share.
+    The generator in a mirror, with its arguments; a condition joins the features before the last two layers,
+    which all levels share.
 
     Args:
-        size: of the last level.
-        first_size: of level 0; every level has twice the size of the one before.
-        width: channels at the last level; every level before has twice as many, up to `max_width`.
         group_size: images whose differences the critic is told of; see `MinibatchStd`.
-        condition_size: K; 0 takes no condition.
-
-    Attributes:
-        sizes: of the levels.
     """
 
     def __init__(

@@ -96,54 +96,35 @@ def test_learning_rates_fall_per_epoch_and_the_encoder_warms_up_with_a_tenth():
 # --- what moves
 
 
-def test_every_phase_moves_its_own_parts_and_nothing_else():
-    model = make_multiband()
-    seen = {}
+def test_every_phase_moves_its_own_parts_and_starts_from_what_the_algorithm_says():
+    model, seen, same = make_multiband(), {}, {}
+
+    def equal(a, b):
+        pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+        return all(torch.equal(x, y) for x, y in pairs)
 
     class Watch(Callback):
         def on_train_start(self, trainer, module):
             self.before = snapshot(module)
+            nets = (module.local.band, module.previous_band.net)
+            same[int(module.tasks_seen), module.phase.name] = tuple(equal(net, module.band) for net in nets)
 
         def on_train_end(self, trainer, module):
             seen.setdefault((int(module.tasks_seen), module.phase.name), moved(self.before, module))
 
     fit_stages(make_trainer(Watch()), model, make_data(num_tasks=3))
     local = {"local.encoder", "local.band"}
-    assert seen == {
-        (0, "local"): local,
-        (1, "local_warmup"): {"local.encoder"},
-        (1, "local"): local,
-        (1, "band_warmup"): {"band.translator"},
-        (1, "band"): {"band.translator", "band.decoder"},
-        (2, "local_warmup"): {"local.encoder"},
-        (2, "local"): local,
-        (2, "band_warmup"): {"band.translator"},
-        (2, "band"): {"band.translator", "band.decoder"},
+    later = {
+        "local_warmup": {"local.encoder"},
+        "local": local,
+        "band_warmup": {"band.translator"},
+        "band": {"band.translator", "band.decoder"},
     }
-
-
-def test_weights_are_handed_over_where_the_algorithm_says():
-    model, same = make_multiband(), {}
-
-    def equal(a, b):
-        return all(
-            torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-        )
-
-    class Watch(Callback):
-        def on_train_start(self, trainer, module):
-            previous = module.previous_band.net
-            same[int(module.tasks_seen), module.phase.name] = (
-                equal(module.local.band, module.band),
-                equal(previous, module.band),
-            )
-
-    data = make_data(num_tasks=2)
-    fit_stages(make_trainer(Watch()), model, data)
+    assert seen == {(0, "local"): local} | {(t, name): m for t in (1, 2) for name, m in later.items()}
     assert same[1, "local_warmup"][0], "the local VAE starts from the band"
     assert same[1, "band_warmup"] == (False, True), "the frozen band is the one before the task"
     assert not same[1, "band"][1]
-    assert int(model.tasks_seen) == 2
+    assert int(model.tasks_seen) == 3
 
 
 # --- the prior
@@ -181,7 +162,6 @@ def test_absorbed_tasks_come_from_the_band_and_others_from_the_local_vae():
         model.band.decoder.net[-1].bias.fill_(-9.0)
     images = model.sample(4, task=torch.tensor([0, 1, 0, 1])).flatten(1).mean(1)
     assert (images > 0).tolist() == [False, True, False, True]
-    assert (model.sample_local(2, task=torch.tensor([0, 1])).flatten(1).mean(1) > 0).all()
 
 
 def test_reconstructions_are_those_of_the_most_probable_code():
@@ -193,11 +173,6 @@ def test_reconstructions_are_those_of_the_most_probable_code():
     assert torch.equal(model.reconstruct(batch), model.band(code, batch.task))
     error = squared_error(model.reconstruct(batch), batch.image).mean()
     assert torch.equal(model.evaluate(batch)["band_reconstruction"], error)
-
-
-def test_a_code_too_small_for_the_tasks_is_refused():
-    with pytest.raises(ValueError, match="20 tasks"):
-        make_parts(num_tasks=20)
 
 
 # --- the local half on its own

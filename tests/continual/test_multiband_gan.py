@@ -31,19 +31,10 @@ def equal(a, b):
 
 
 def test_the_published_nets_and_schedule_are_the_configs():
-    model = compose(
-        "train",
-        [
-            "model=multiband_gan",
-            "net=multiband_gan_conv",
-            "data=mnist",
-            "stream=split_classes",
-            "stream.num_tasks=5",
-        ],
-    ).build("model")
-    assert sum(p.numel() for p in model.generator.parameters()) == 716_798
-    assert sum(p.numel() for p in model.generator.translator.parameters()) == 82_525
-    assert sum(p.numel() for p in model.local.critic.parameters()) == 49_825
+    words = ["model=multiband_gan", "net=multiband_gan_conv", "data=mnist", "stream=split_classes"]
+    model = compose("train", [*words, "stream.num_tasks=5"]).build("model")
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (model.generator, model.local.critic)]
+    assert sizes == [716_798, 49_825]
     whole = task(0)._replace(label_counts=(10,) * 4)
     assert [(p.name, p.epochs) for p in model.phases(whole)] == [("local", 320)]
     later = model.phases(whole._replace(index=2))
@@ -84,69 +75,40 @@ def test_learning_rates_fall_per_epoch():
 # --- what moves
 
 
-@pytest.mark.parametrize("current_pairs", ["only_generations", "inversion"])
-def test_every_phase_moves_its_own_parts_and_nothing_else(current_pairs):
-    model = make_multiband_gan(current_pairs=current_pairs, inversion_steps=2, max_images=100)
-    seen = {}
-
-    class Watch(Callback):
-        def on_train_start(self, trainer, module):
-            self.before = snapshot(module)
-
-        def on_train_end(self, trainer, module):
-            after = module.state_dict().items()
-            names = {".".join(n.split(".")[:2]) for n, v in after if not torch.equal(v, self.before[n])}
-            seen[int(module.tasks_seen), module.phase.name] = names
-
-    fit_stages(make_trainer(Watch()), model, make_data(num_tasks=3))
-    local, whole = {"local.generator", "local.critic"}, {"generator.translator", "generator.decoder"}
-    assert seen == {
-        (0, "local"): local,
-        (1, "local"): local,
-        (1, "align_warmup"): {"generator.translator"},
-        (1, "align"): whole,
-        (2, "local"): local,
-        (2, "align_warmup"): {"generator.translator"},
-        (2, "align"): whole,
-    }
-
-
 @pytest.mark.parametrize("is_new", [False, True])
-def test_weights_are_handed_over_where_the_algorithm_says(is_new):
-    model, same = make_multiband_gan(new_critic_every_task=is_new), {}
+def test_every_phase_moves_its_own_parts_and_starts_from_what_the_algorithm_says(is_new):
+    options = {"current_pairs": "inversion", "inversion_steps": 2, "max_images": 100}
+    model, seen, same = make_multiband_gan(new_critic_every_task=is_new, **options), {}, {}
     first_critic = snapshot(model.local.critic)
 
     class Watch(Callback):
         def on_train_start(self, trainer, module):
-            key = int(module.tasks_seen), module.phase.name
-            same[key] = (
-                equal(module.local.generator, module.generator),
-                equal(module.previous.net, module.generator),
-            )
+            self.before, key = snapshot(module), (int(module.tasks_seen), module.phase.name)
+            nets = (module.local.generator, module.previous.net)
+            same[key] = tuple(equal(net, module.generator) for net in nets)
             if key == (1, "local"):
                 was = first_critic if is_new else self.critic
                 assert all(torch.equal(v, was[n]) for n, v in module.local.critic.state_dict().items())
 
         def on_train_end(self, trainer, module):
-            self.critic = snapshot(module.local.critic)
+            self.critic, after = snapshot(module.local.critic), module.state_dict().items()
+            names = {".".join(n.split(".")[:2]) for n, v in after if not torch.equal(v, self.before[n])}
+            seen[int(module.tasks_seen), module.phase.name] = names
 
-    fit_stages(make_trainer(Watch()), model, make_data(num_tasks=2))
+    fit_stages(make_trainer(Watch()), model, make_data(num_tasks=3))
+    local, translator = {"local.generator", "local.critic"}, {"generator.translator"}
+    later = {"local": local, "align_warmup": translator, "align": {*translator, "generator.decoder"}}
+    assert seen == {(0, "local"): local} | {(t, name): m for t in (1, 2) for name, m in later.items()}
     assert same[1, "local"][0], "the local generator starts from the global one"
     assert same[1, "align_warmup"] == (False, True), "the frozen one is the global one before the task"
     assert not same[1, "align"][1]
-    assert int(model.tasks_seen) == 2
+    assert int(model.tasks_seen) == 3
 
 
 def test_after_the_first_task_the_global_generator_is_the_local_one():
     model = make_multiband_gan(num_tasks=1)
     fit_stages(make_trainer(), model, make_data(num_tasks=1))
     assert int(model.tasks_seen) == 1 and equal(model.generator, model.local.generator)
-    model.eval()
-    draws = []
-    for draw in (model.sample, model.sample_local):
-        torch.manual_seed(1)
-        draws.append(draw(6, task=torch.zeros(6, dtype=torch.long)))
-    assert torch.equal(*draws)
 
 
 # --- losses
@@ -212,7 +174,6 @@ def test_absorbed_tasks_come_from_the_global_generator_and_others_from_the_local
         model.generator.decoder.last.bias.fill_(-9.0)
     images = model.sample(4, task=torch.tensor([0, 1, 0, 1])).flatten(1).mean(1)
     assert (images > 0).tolist() == [False, True, False, True]
-    assert (model.sample_local(2, task=torch.tensor([0, 1])).flatten(1).mean(1) > 0).all()
 
 
 def test_points_of_the_latent_map_are_translated_noise():
@@ -253,27 +214,12 @@ def test_tasks_that_cannot_be_learned_are_refused_before_the_first_step():
 
 # --- the published rows
 
-# FID, "precision" and "recall" as the authors print them (README, December 2023).
-PRINTED = {
-    "mnist_ci5": (9, 99, 99),
-    "mnist_dirichlet1": (20, 98, 98),
-    "fashion_ci5": (34, 92, 92),
-    "fashion_dirichlet1": (58, 88, 83),
-    "omniglot_ci5": (1, 99, 98),
-    "omniglot_ci20": (3, 96, 95),
-    "omniglot_dirichlet1": (4, 96, 93),
-    "fashion_to_mnist": (31, 89, 87),
-    "mnist_to_fashion": (26, 93, 91),
-    "celeba_ci5": (39, 81, 79),
-    "celeba_dirichlet1": (60, 67, 67),
-    "celeba_dirichlet100": (37, 80, 83),
-    "cifar10_ci5": (43, 92, 79),
-    "cifar100_ci20": (144, 77, 52),
-}
+# FID, "precision" and "recall" as the authors print them (README, December 2023); three of the rows.
+PRINTED = {"celeba_dirichlet100": (37, 80, 83), "cifar10_ci5": (43, 92, 79), "cifar100_ci20": (144, 77, 52)}
 
 
 def test_published_precision_and_recall_are_put_in_their_right_places():
     rows = yaml.safe_load((CONF / "paper" / "multiband_gan.yaml").read_text())["rows"]
     published = {name: row["published"] for name, row in rows.items()}
     found = {name: (row["fid"], row["prd_recall"], row["prd_precision"]) for name, row in published.items()}
-    assert found == PRINTED
+    assert found.items() >= PRINTED.items()

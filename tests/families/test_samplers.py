@@ -58,10 +58,30 @@ def test_separate_models_all_have_it():
 
 
 @pytest.mark.parametrize(
-    "name, sampler", [("multiband", LatentSampler()), ("vae", LatentSampler(pixels="draw"))]
+    ("name", "sampler", "message"),
+    [
+        ("multiband", LatentSampler(), "MultibandVAE draws no codes"),
+        ("separate_multiband", LatentSampler(), "MultibandLocal draws no codes"),
+        ("vae", LatentSampler(pixels="draw"), "pixels=draw"),
+    ],
 )
-def test_a_sampler_that_cannot_draw_from_the_model_is_refused(name, sampler):
+def test_a_sampler_that_cannot_draw_from_the_model_is_refused(name, sampler, message):
     model = built(name)
-    with pytest.raises(ValueError, match=r"sampler=default|pixels=draw"):
+    with pytest.raises(ValueError, match=message):
         model.sampler = sampler
     assert model.sampler is None
+
+
+class Still:
+    """A sampler that needs nothing of a model but its own way to draw."""
+
+    def check(self, model):
+        pass
+
+    def __call__(self, model, n, **conditions):
+        return 0 * model.generate(n, **conditions)
+
+
+@pytest.mark.parametrize("name", ["multiband", "multiband_gan", "separate_multiband", "progan"])
+def test_any_model_takes_a_sampler_that_can_draw_from_it(name):
+    assert (drawn(built(name), Still()) == 0).all()

@@ -76,8 +76,9 @@ def evidence(batch):
     return model_of_images().log_prob(batch.image.flatten(1))
 
 
-@pytest.mark.parametrize("draws", [1, 2, 50])
-def test_with_the_true_posterior_any_number_of_draws_gives_the_evidence(draws):
+@pytest.mark.parametrize("draws", [1, 2, 13])
+def test_with_the_true_posterior_any_number_of_draws_gives_the_evidence(draws, monkeypatch):
+    monkeypatch.setattr("lit_gen.families.vae._DECODED_AT_ONCE", 28)  # 13 draws are 4 and 4 and 4 and 1
     batch, vae = batch_of(7), make()
     assert isinstance(vae, Likelihood) and isinstance(vae, HasPosterior)
     torch.testing.assert_close(vae.log_likelihood(batch, draws), evidence(batch), rtol=1e-6, atol=1e-6)
@@ -97,22 +98,6 @@ def test_with_another_posterior_many_draws_come_close_and_one_is_the_elbo():
     error = 6 * single.std(0) / 1000**0.5
     gap = (single.mean(0) - (evidence(batch) - kl_divergence(*distributions))).abs()
     assert (gap < error).all() and (error < 0.5).all()
-
-
-def test_chunks_of_draws_are_one_estimate(monkeypatch):
-    batch, vae = batch_of(5), make(Encoder(shift=0.2))
-    whole, chunks = torch.randn(13, 5, 2, dtype=torch.float64), []
-
-    def draw(mean, log_var, count):
-        chunks.append(count)
-        return whole[sum(chunks[:-1]) : sum(chunks)]
-
-    monkeypatch.setattr("lit_gen.families.vae._draw", draw)
-    monkeypatch.setattr("lit_gen.families.vae._DECODED_AT_ONCE", 20)
-    found = vae.log_likelihood(batch, 13)
-    assert chunks == [4, 4, 4, 1]
-    weights = gaussian_log_ratio(whole, *vae.posterior(batch)) - vae._errors(whole, batch.image, None)
-    torch.testing.assert_close(found, importance_bound(weights))
 
 
 def test_the_importance_weighted_bound_grows_from_the_elbo_to_the_evidence():
@@ -154,11 +139,6 @@ def test_a_step_with_several_samples_is_the_bound_by_hand():
     torch.testing.assert_close(
         terms["kl"], kl_divergence(posterior, prior.expand((6,))).mean(), rtol=1e-6, atol=1e-6
     )
-
-
-def test_the_bound_of_one_weight_is_the_weight():
-    weights = torch.randn(1, 5)
-    assert torch.equal(importance_bound(weights), weights[0])
 
 
 def test_free_bits_are_the_formula():

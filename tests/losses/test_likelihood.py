@@ -105,14 +105,6 @@ def test_only_a_learned_scale_is_kept_in_checkpoints():
 
 
 @pytest.mark.parametrize("make", ALL)
-def test_every_image_has_its_own_value(make):
-    image, target = images(4, 3, 5, 5), binary(4, 3, 5, 5)
-    whole = make()(image, target)
-    assert whole.shape == (4,)
-    torch.testing.assert_close(whole[2:3], make()(image[2:3], target[2:3]))
-
-
-@pytest.mark.parametrize("make", ALL)
 def test_draws_follow_the_likelihood(make):
     """The mean price of draws is the entropy, here summed or integrated over all values of a pixel."""
     torch.manual_seed(0)

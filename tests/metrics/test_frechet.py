@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from lit_gen.metrics.frechet import FrechetDistance, frechet_distance, merge_moments, moments
+from lit_gen.metrics.frechet import FrechetDistance, add_to_moments, frechet_distance, merge_moments
 
 
 def features(count, size, seed, offset=0.0):
@@ -30,13 +30,6 @@ def torch_fidelity(real, fake):
     return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
 
-def test_fid_of_two_gaussians_is_the_closed_form():
-    generator = torch.Generator().manual_seed(0)
-    real = torch.randn(200_000, 2, generator=generator)
-    fake = torch.randn(200_000, 2, generator=generator) * 2 + torch.tensor([3.0, 0.0])
-    assert fid(real, fake, 50_000) == pytest.approx(9.0 + 2.0, rel=0.02)  # |m|^2 + sum of (1 - 2)^2
-
-
 def test_distance_of_commuting_covariances_is_exact():
     a, b = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 0.0, 1.0]).double()
     mean = torch.tensor([1.0, 2.0, 2.0]).double()
@@ -44,12 +37,6 @@ def test_distance_of_commuting_covariances_is_exact():
     for first, second in ((a, b), (b, a)):  # the second order has no Cholesky factor
         distance = frechet_distance(mean, first.diag(), torch.zeros_like(mean), second.diag())
         assert distance.item() == pytest.approx(expected.item(), rel=1e-12)
-
-
-def test_rotation_changes_nothing():
-    real, fake = features(600, 8, 1), features(600, 8, 2)
-    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(3)).double()).Q
-    assert fid(real @ turn, fake @ turn) == pytest.approx(fid(real, fake), rel=1e-9)
 
 
 @pytest.mark.parametrize("size, offset", [(4, 0.0), (84, 0.0), (84, 50.0)])
@@ -81,6 +68,12 @@ def test_fewer_images_than_features_agree_with_the_definition():
         (real.mean(0) - fake.mean(0)).square().sum() + sum(c.square().sum() for c in centred) - 2 * trace
     )
     assert fid(real, fake) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def moments(features):
+    held = features.new_zeros(features.shape[1] + 2, features.shape[1])
+    add_to_moments(held, features)
+    return held
 
 
 def test_merged_moments_are_those_of_the_union():

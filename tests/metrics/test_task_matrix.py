@@ -24,13 +24,6 @@ def test_lower_is_better():
     assert backward_transfer(DISTANCE, lower_is_better=True) == pytest.approx(((10 - 18) + (20 - 15)) / 2)
 
 
-def test_turning_a_score_around_turns_nothing_else():
-    for summary in (forgetting, backward_transfer):
-        assert summary(-ACCURACY, lower_is_better=True) == pytest.approx(
-            summary(ACCURACY, lower_is_better=False)
-        )
-
-
 def test_an_unfinished_run_is_judged_by_its_last_row():
     padded = torch.full((5, 5), N)
     padded[:3, :3] = DISTANCE

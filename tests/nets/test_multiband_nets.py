@@ -1,8 +1,6 @@
-"""Multiband VAE's networks: published sizes, task codes, binary codes."""
+"""The networks of Multiband VAE and GAN: published sizes, task codes, binary codes, translators."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
@@ -10,14 +8,13 @@ import torch.nn.functional as F
 
 from lit_gen.nets.binary import (
     BinaryEncoder,
-    BinaryPosterior,
     gaussian_code,
     gumbel_temperature,
     relaxed_bits,
-    thresholded,
 )
+from lit_gen.nets.dcgan import ConvGenerator
 from lit_gen.nets.multiband import ConvFeatures, ConvImages, DenseFeatures, DenseImages
-from lit_gen.nets.translator import Band, Translator, task_codes
+from lit_gen.nets.translator import Band, EmbeddingTranslator, Translator, task_codes
 
 
 def count(*modules) -> int:
@@ -49,20 +46,6 @@ def test_networks_for_celeba_have_the_published_sizes():
     assert total == 46_953_880 and round(total / 1e6, 2) == 46.95
 
 
-def test_convolutions_for_28_pixels_have_the_sizes_that_the_table_gives():
-    width, out_size = 32, 256
-    down = 16 * (width + width**2 + width**2) + 3 * 2 * width + 9 * width * 4 * width + 4 * width
-    up = (
-        out_size * 64 * width
-        + 64 * width
-        + 16 * (16 + 8 + 2) * width**2
-        + 16 * width
-        + 2 * (4 + 2 + 1) * width
-    )
-    assert count(ConvFeatures(1, 28, width)) == down
-    assert count(ConvImages(1, 28, out_size, width)) == up
-
-
 @pytest.mark.parametrize(("size", "sides"), [(28, [14, 7, 3]), (44, [22, 11, 5, 2]), (64, [31, 15, 7, 3])])
 def test_encoders_shrink_as_published(size, sides):
     found, image = [], torch.zeros(2, 1, size, size)
@@ -86,12 +69,6 @@ def test_decoders_grow_as_published(size, sides):
             found.append(image.shape[-1])
     assert found == sides
     assert net(torch.randn(2, 6)).shape == (2, 3, size, size)
-
-
-def test_images_are_those_of_a_sigmoid():
-    net = DenseImages(1, 4, in_size=3, hidden=(5,))
-    code = torch.randn(6, 3)
-    torch.testing.assert_close(net(code), 2 * torch.sigmoid(net.net(code)).view(6, 1, 4, 4) - 1)
 
 
 def test_a_size_without_layout_is_refused():
@@ -170,14 +147,26 @@ def test_hard_bits_are_plus_one_with_probability_sigmoid_2a_and_have_the_soft_gr
     torch.testing.assert_close(gradient, of_soft)
 
 
-def test_thresholded_counts_what_is_below():
-    assert thresholded(torch.tensor([0.2, 0.5, 0.9]), torch.tensor(0.5)).tolist() == [1.0, -1.0, -1.0]
+@pytest.mark.parametrize(
+    ("channels", "size", "width", "of_generator"),
+    [(1, 28, 32, 716_798), (3, 32, 128, 15_406_176), (3, 64, 50, 5_298_728)],
+)
+def test_generators_with_a_translator_have_the_published_sizes(channels, size, width, of_generator):
+    with torch.device("meta"):
+        translator = EmbeddingTranslator(100, num_values=5, hidden_size=400, out_size=100)
+        band = Band(translator, ConvGenerator(channels, size, 100, width))
+    assert count(translator) == 82_525
+    assert count(band) == of_generator
 
 
-def test_gaussian_code_has_the_posteriors_moments():
+def test_it_is_two_layers_over_the_noise_and_a_learned_row_of_each_task():
     torch.manual_seed(0)
-    posterior = BinaryPosterior(
-        torch.full((50_000, 1), 2.0), torch.full((50_000, 1), math.log(9.0)), torch.empty(50_000, 0)
+    translator = EmbeddingTranslator(3, num_values=4, hidden_size=6, out_size=2)
+    noise, task = torch.randn(5, 3), torch.tensor([0, 2, 2, 3, 0])
+    weights = translator.state_dict()
+    rows = torch.cat([noise, weights["embedding.weight"][task]], 1)
+    hidden = F.leaky_relu(rows @ weights["out.0.weight"].T + weights["out.0.bias"], 0.2)
+    torch.testing.assert_close(
+        translator(noise, task), hidden @ weights["out.2.weight"].T + weights["out.2.bias"]
     )
-    code = gaussian_code(posterior)
-    assert code.mean() == pytest.approx(2.0, abs=0.05) and code.std() == pytest.approx(3.0, abs=0.05)
+    assert weights["embedding.weight"].shape == (4, 4)
