@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,9 +16,7 @@ from lit_gen.core.types import ImageSpec, InputError
 
 _PIXELS = 3 * 32 * 32
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-SPEC = ImageSpec(channels=3, size=32, num_classes=10)
 _DAMAGE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
-SPEC_100 = SPEC._replace(num_classes=100)
 
 
 class _Layout(NamedTuple):
@@ -42,8 +40,7 @@ class CIFAR10(FileImages):
         _Layout("cifar-10-batches-bin", tuple(f"{name}.bin" for name in _BATCHES), ("test_batch.bin",), 1),
     )
 
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
+    spec: ImageSpec = field(default=ImageSpec(3, 32, 10), kw_only=True)
 
     @property
     def layout(self) -> _Layout:
@@ -65,8 +62,8 @@ class CIFAR10(FileImages):
             image, label = read(path)
             if label.size and not 0 <= label.min() <= label.max() < self.spec.num_classes:
                 raise InputError(
-                    f"{path}: a label is outside of 0 to {self.spec.num_classes - 1}; the file is damaged, "
-                    f"or data.spec.num_classes={self.spec.num_classes} is wrong."
+                    f"{path}: labels from {label.min()} to {label.max()} where data.spec.num_classes="
+                    f"{self.spec.num_classes}; get the file again, or correct the key."
                 )
             images.append(image)
             labels.append(label)
@@ -79,9 +76,8 @@ class CIFAR10(FileImages):
             content = _ArraysOnly(io.BytesIO(contents(path)), encoding="bytes").load()
             image, label = content[b"data"], np.asarray(content[self.label_key.encode()], dtype=np.int64)
         except _DAMAGE as error:
-            raise InputError(
-                f"{path}: truncated, or no CIFAR file ({type(error).__name__}: {error}). Get it again."
-            ) from None
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: truncated, or no CIFAR file ({why}). Get it again.") from None
         is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8
         if not is_bytes or image.shape != (len(label), _PIXELS):
             raise InputError(
@@ -101,8 +97,7 @@ class CIFAR100(CIFAR10):
         _Layout("cifar-100-binary", ("train.bin",), ("test.bin",), 2),
     )
 
-    _: KW_ONLY
-    spec: ImageSpec = SPEC_100
+    spec: ImageSpec = field(default=ImageSpec(3, 32, 100), kw_only=True)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -127,8 +122,6 @@ def _read_binary(label_bytes: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
     data = np.frombuffer(contents(path), dtype=np.uint8)
     row = label_bytes + _PIXELS
     if data.size == 0 or data.size % row:
-        raise InputError(
-            f"{path}: {data.size} bytes are no whole number of images of {row} bytes; get it again."
-        )
+        raise InputError(f"{path}: {data.size} bytes, not a whole number of {row} each. Get it again.")
     table = data.reshape(-1, row)
     return table[:, label_bytes:].copy(), table[:, label_bytes - 1].astype(np.int64)

@@ -108,14 +108,8 @@ class LoadedStream(LightningDataModule):
         batch, changes = batch.ready(), self.changes()
         if changes and self.trainer is not None and self.trainer.training:
             noise = batch_noise(self.trainer, self.seed, batch.target.device)
-
-            def changed(part: Batch) -> Batch:
-                image = part.image
-                for change in changes:
-                    image = change(image, noise)
-                return part._replace(image=image)
-
-            batch = batch.each(changed)
+            for change in changes:
+                batch = batch.each(lambda part, change=change: part._replace(image=change(part.image, noise)))
         return batch
 
     def _trained_tasks(self) -> Sequence[int]:
@@ -133,7 +127,6 @@ class LoadedStream(LightningDataModule):
             # A sampler of index arrays without DataLoader's own batching: no list of indices is ever made.
             batch_size=None,
             sampler=batches,
-            collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             # A copy from ordinary memory would wait for all that the GPU has still to do.
@@ -149,12 +142,8 @@ def batch_noise(trainer: Trainer, seed: int, device: torch.device) -> torch.Gene
     Not the global generator: Lightning moves a batch to the device before any callback can seed that for it,
     and the first batch after a resume would draw something else.
     """
-    place = trainer.current_epoch, batches_of_epoch(trainer), trainer.global_rank
+    place = epochs_done(trainer), batches_of_epoch(trainer), trainer.global_rank
     return torch.Generator(device).manual_seed(generator(seed, DataUse.NOISE, *place).initial_seed())
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _refuse_what_hints_do_not_allow(values: Any, prefix: str = "") -> None:

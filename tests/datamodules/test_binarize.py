@@ -5,37 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from data_toys import Recorder, joined, stream, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.binarize import BinaryImages
 from datamodules.digits import Digits
 from datamodules.domains import RotatedData
 from datamodules.mixed import MixedData
-from datamodules.synthetic import SyntheticData
 from datamodules.tasks import ClassSplit, NoSplit
-from lit_gen.core.types import ImageSpec, InputError
+from lit_gen.core.types import ImageSpec
 
-SPEC = ImageSpec(1, 8, 4)
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-
-
-def stream(num_tasks=2, **settings):
-    settings = {"spec": SPEC, "num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
-    data = SyntheticData(split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
-    data.setup()
-    return data
 
 
 def digits(num_tasks=1, **settings):
     data = Digits(spec=ImageSpec(1, 8, 10), split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
     data.setup()
     return data
-
-
-def joined(loader):
-    """All images of a loader."""
-    return torch.cat([batch.image for batch in loader])
 
 
 def test_a_threshold_makes_the_upper_half_of_the_levels_white():
@@ -82,48 +68,14 @@ def test_every_part_of_the_data_is_black_and_white(how):
         assert not before.image.equal(images.image)
         assert all(a.equal(b) for a, b in zip(images[1:], before[1:], strict=True))
     for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
-        assert set(joined(loader).unique().tolist()) == {0, 255}
-
-
-def test_nothing_is_changed_unless_it_is_asked_for():
-    assert isinstance(stream().dataset("train", [0]).image, torch.Tensor)
-
-
-class Recorder(LightningModule):
-    """Trains a number; remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.trained, self.validated = [], []
-
-    def training_step(self, batch):
-        self.trained.append(batch)
-        return self.weight * batch.image.mean() + 0 * torch.rand(())
-
-    def validation_step(self, batch):
-        self.validated.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+        assert set(joined(loader).image.unique().tolist()) == {0, 255}
 
 
 def fitted(folder=None, epochs=2, resume=None, **settings):
     """A model that was fitted, and the data."""
     data, model = stream(num_tasks=1, **settings), Recorder()
     saver = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
-    walker = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        logger=False,
-        callbacks=saver,
-        enable_checkpointing=bool(saver),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+    walker = trainer(*saver, max_epochs=epochs)
     walker.fit(model, datamodule=data, ckpt_path=resume)
     return model, data
 
@@ -136,22 +88,22 @@ def test_training_images_are_drawn_anew_in_every_epoch_and_the_same_in_every_run
     shown = [batch.image for batch in model.trained]
     assert all(a.equal(b.image) for a, b in zip(shown, again.trained, strict=True))
     assert {*torch.cat(shown).unique().tolist()} == {-1.0, 1.0}
-    index = torch.cat([batch.index for batch in model.trained])
+    index = joined(model.trained).index
     first, second = (torch.cat(shown).chunk(2)[i][index.chunk(2)[i].argsort()] for i in (0, 1))
     differs = (first != second).double().mean().item()
     chance = data.read("train").image.double() / 255
     assert differs == pytest.approx((2 * chance * (1 - chance)).mean().item(), abs=0.02)
     other, _ = fitted(binarize="dynamic", seed=1)
     assert not other.trained[0].image.equal(shown[0])
-    held = torch.cat([batch.image for batch in model.validated]).chunk(2)
+    held = joined(model.validated).image.chunk(2)
     assert held[0].equal(held[1]), "validation is repeatable"
 
 
 def test_a_threshold_shows_the_same_images_in_training():
     model, data = fitted(binarize="threshold", epochs=1)
-    index = torch.cat([batch.index for batch in model.trained])
+    index = joined(model.trained).index
     expected = data.dataset("train", [0])[index.numpy()].image
-    assert torch.cat([batch.image for batch in model.trained]).equal(expected.float() / 127.5 - 1)
+    assert joined(model.trained).image.equal(expected.float() / 127.5 - 1)
 
 
 @pytest.mark.parametrize("setting", [{"binarize": "dynamic"}, {"flip": True}], ids=["binarize", "flip"])
@@ -174,8 +126,3 @@ def test_transformed_and_mixed_data_are_binarised_after_all_else():
         data.setup()
         image = data.dataset("train", [0])[np.arange(2000)].image
         assert set(image.unique().tolist()) == {0, 255}
-
-
-def test_other_words_are_refused():
-    with pytest.raises(InputError, match="binarize=half"):
-        stream(binarize="half")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from data_toys import SPEC, Recorder, trainer
 from PIL import Image
 from scipy.ndimage import grey_dilation
 
@@ -19,7 +19,6 @@ from lit_gen.core.images import to_float
 from lit_gen.core.random import generator
 from lit_gen.core.types import ImageSpec, InputError, PairBatch
 
-SPEC = ImageSpec(1, 8, 4)
 IMAGES = torch.randint(256, (5, 1, 7, 7), generator=generator(0), dtype=torch.uint8)
 INDEX = torch.arange(5)
 
@@ -100,13 +99,13 @@ def test_halves_share_no_image_in_any_split_and_leave_none_out():
     data = unpaired(source(41, 13), source(41, 13), halves=True)
     for split, count in (("train", 41), ("test", 13), ("val", 13)):
         pairs = data.dataset(split, [0])
-        a, b = ({*half.images.rows[half.places].tolist()} for half in (pairs.a, pairs.b))
+        a, b = ({*half.rows.tolist()} for half in (pairs.a, pairs.b))
         assert a.isdisjoint(b) and len(a) >= len(b) >= count // 2
         if split == "train":
             assert a | b == set(range(count))
     again = unpaired(source(41, 13), source(41, 13), halves=True)
     other = unpaired(source(41, 13), source(41, 13), halves=True, seed=1)
-    chosen = [one.dataset("train", [0]).a.places.tolist() for one in (data, again, other)]
+    chosen = [one.dataset("train", [0]).a.index.tolist() for one in (data, again, other)]
     assert chosen[0] == chosen[1] != chosen[2]
     with pytest.raises(InputError, match=r"data\.halves=true: data\.a has 40 train images and data\.b 41"):
         unpaired(source(40), source(41), halves=True)
@@ -136,34 +135,10 @@ def test_one_place_a_list_and_an_array_give_the_same():
     assert sum(len(batch.a.image) for batch in overfit) == 40
 
 
-class Seen(LightningModule):
-    """Keeps what reaches a model."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.batches = []
-
-    def training_step(self, batch, batch_idx):
-        self.batches.append(batch)
-        return self.weight.sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 def fed(data, epochs=1) -> list[PairBatch]:
-    module = Seen()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        enable_checkpointing=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        **quiet,
-    ).fit(module, datamodule=data)
-    return module.batches
+    module = Recorder()
+    trainer(max_epochs=epochs).fit(module, datamodule=data)
+    return module.trained
 
 
 def test_a_model_sees_floats_in_range_and_another_order_in_every_epoch():
