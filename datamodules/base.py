@@ -3,10 +3,8 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
@@ -92,8 +90,11 @@ class StreamDataModule(LoadedStream):
         validated = self._dealt(other, other_rows, shares, "test", self.without_classes)
         tested = self._dealt(other, other_rows, shares, "test")
         self._parts = {"train": trained, "val": validated, "test": tested}
-        named = enumerate(task_names(shares, names))
-        self._tasks = tuple(trained.describe(*one, self.spec.num_classes) for one in named)
+        named = [(trained.of([task]), task, name) for task, name in enumerate(task_names(shares, names))]
+        self._tasks = tuple(
+            Task(task, name, part.counts(self.spec.num_classes), int(part.index[0]), len(part))
+            for part, task, name in named
+        )
         log.info("%s: %s", type(self).__name__, ", ".join(f"{t.name} ({t.num_images})" for t in self.tasks))
 
     @property
@@ -112,15 +113,9 @@ class StreamDataModule(LoadedStream):
         self.read_once()
         return self._parts[split].of(range(self.num_tasks) if tasks is None else tasks)
 
-    def save_split(self, folder: Path) -> None:
-        """Writes `<train|test>_task<k>.npy`: rows of the official splits, or under validation="fraction" of
-        the official training split for both.
-        """
-        self.read_once()
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "test"):
-            for task in range(self.num_tasks):
-                np.save(folder / f"{split}_task{task}.npy", self._parts[split].of([task]).rows.numpy())
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Of each task; under validation="fraction" they are rows of the official training split."""
+        return {f"task{task}": self._parts[split].of([task]).rows for task in range(self.num_tasks)}
 
     def _trained_tasks(self) -> Sequence[int]:
         return range(self.num_tasks) if self.joint else (self.current_task,)
@@ -161,7 +156,8 @@ class StreamDataModule(LoadedStream):
                 f"the {split} items leave none for task(s) {', '.join(map(str, empty))} of stream.num_tasks="
                 f"{self.num_tasks}; use fewer tasks, another seed, more data or fewer data.without_classes."
             )
-        return StreamDataset.dealt(items, parts)
+        task = torch.arange(len(parts)).repeat_interleave(torch.tensor(list(map(len, parts))))
+        return StreamDataset(items.image, items.label, torch.cat(parts), task, torch.arange(len(task)))
 
     def _hide_labels(self, label: Tensor, rows: Tensor) -> Tensor:
         """A copy in which only a share of every class among `rows` is left, at least one item of each."""

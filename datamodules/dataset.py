@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_gen.core.types import Batch, PairBatch, Task
+from lit_gen.core.types import Batch, PairBatch
 
 
 class Store(Protocol):
@@ -69,12 +69,6 @@ class StreamDataset(Indexed):
     index: Tensor
     looks: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
 
-    @classmethod
-    def dealt(cls, items: LabelledItems, rows: Sequence[Tensor]) -> Self:
-        """All tasks of an official split; `rows` are those of each."""
-        task = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(part) for part in rows]))
-        return cls(items.image, items.label, torch.cat(list(rows)), task, torch.arange(len(task)))
-
     def at(self, places: Tensor) -> StreamDataset:
         """The items at these places only: int64, or bool [n]."""
         return replace(self, rows=self.rows[places], task=self.task[places], index=self.index[places])
@@ -100,8 +94,3 @@ class StreamDataset(Indexed):
         if label.ndim > 1:
             return tuple(label.sum(0).long().tolist())
         return tuple(torch.bincount(label[label >= 0], minlength=num_classes).tolist())
-
-    def describe(self, number: int, name: str, num_classes: int) -> Task:
-        """A task as models see it."""
-        part = self.of([number])
-        return Task(number, name, part.counts(num_classes), int(part.index[0]), len(part))

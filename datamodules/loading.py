@@ -4,9 +4,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
 from pydantic import TypeAdapter, ValidationError
@@ -50,6 +52,10 @@ class LoadedStream(LightningDataModule):
         """Items of these tasks, as they are kept; None is all tasks."""
         raise NotImplementedError
 
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Which rows of an official split there are in each part of the data, by the part's name."""
+        raise NotImplementedError
+
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
         """What the items of training batches go through on the device, one after the other."""
         return []
@@ -65,6 +71,14 @@ class LoadedStream(LightningDataModule):
         if not self._tasks:
             self.prepare_data()
             self.setup()
+
+    def save_split(self, folder: Path) -> None:
+        """Writes `<train|test>_<part>.npy` with the `rows` of each part."""
+        self.read_once()
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "test"):
+            for part, rows in self.rows(split).items():
+                np.save(folder / f"{split}_{part}.npy", rows.numpy())
 
     @property
     def tasks(self) -> tuple[Task, ...]:

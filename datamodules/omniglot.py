@@ -50,8 +50,8 @@ class Omniglot(FileImages):
         characters = sorted(path for path in self.folder.glob("*/*") if path.is_dir())
         if len(characters) != self.spec.num_classes:
             raise InputError(
-                f"{self.folder}: {len(characters)} characters, but data.spec."
-                f"num_classes={self.spec.num_classes}; the background set has 964. Unpack its zip again, or correct the key."
+                f"data.spec.num_classes={self.spec.num_classes}, but {self.folder} has {len(characters)} "
+                "characters and the background set 964; unpack its zip again, or correct the key."
             )
         number = {character: place for place, character in enumerate(characters)}
         paths = [path for character in characters for path in sorted(character.glob("*.png"))]

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,13 +104,9 @@ class UnpairedData(LoadedStream):
     def shuffled(self, data: Pairs, num_replicas: int, rank: int) -> ShuffledPairs:
         return ShuffledPairs((len(data.a), len(data.b)), self.batch_size, self.seed, num_replicas, rank)
 
-    def save_split(self, folder: Path) -> None:
-        """Writes `<train|test>_<a|b>.npy`: rows of the official splits of each domain's data set."""
-        self.read_once()
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "test"):
-            for name, domain in zip("ab", self._domains[split], strict=True):
-                np.save(folder / f"{split}_{name}.npy", domain.rows.numpy())
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Of each domain's data set."""
+        return {name: domain.rows for name, domain in zip("ab", self._domains[split], strict=True)}
 
     def _check_shapes(self) -> None:
         for name, source, looks in zip("ab", self.sources, self.looks, strict=True):
