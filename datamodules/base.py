@@ -82,18 +82,19 @@ class StreamDataModule(LoadedStream):
         if self.validation == "fraction":
             chance = torch.rand(len(train_rows), generator=generator(self.seed, DataUse.HOLD_OUT))
             is_held_out = (
-                chance if train.source is None else chance[train.source]
-            ) < self.validation_fraction
+                chance[train_rows if train.source is None else train.source] < self.validation_fraction
+            )
             other_rows, train_rows = train_rows[is_held_out], train_rows[~is_held_out]
         trained = self._dealt(train, train_rows, shares, "train", self.without_classes)
         trained.label = self._hide_labels(train.label, train_rows)
         validated = self._dealt(other, other_rows, shares, "test", self.without_classes)
         tested = self._dealt(other, other_rows, shares, "test")
         self._parts = {"train": trained, "val": validated, "test": tested}
-        named = [(trained.of([task]), task, name) for task, name in enumerate(task_names(shares, names))]
+        parts = [trained.of([task]) for task in range(self.num_tasks)]
+        counts = [part.counts(self.spec.num_classes) for part in parts]
+        firsts, sizes = [int(part.index[0]) for part in parts], map(len, parts)
         self._tasks = tuple(
-            Task(task, name, part.counts(self.spec.num_classes), int(part.index[0]), len(part))
-            for part, task, name in named
+            map(Task, range(self.num_tasks), task_names(shares, names), counts, firsts, sizes)
         )
         log.info("%s: %s", type(self).__name__, ", ".join(f"{t.name} ({t.num_images})" for t in self.tasks))
 
@@ -106,10 +107,7 @@ class StreamDataModule(LoadedStream):
         return (Task(len(self.tasks) - 1, "all", counts, 0, sum(task.num_images for task in self.tasks)),)
 
     def dataset(self, split: Split, tasks: Sequence[int] | None = None) -> StreamDataset:
-        """Items of these tasks, as they are kept; None is all tasks.
-
-        "val" and "test" are the same items (see `validation`), but for those of `without_classes`.
-        """
+        """As of any stream; "val" and "test" are the same items, but for those of `without_classes`."""
         self.read_once()
         return self._parts[split].of(range(self.num_tasks) if tasks is None else tasks)
 
@@ -121,8 +119,7 @@ class StreamDataModule(LoadedStream):
         return range(self.num_tasks) if self.joint else (self.current_task,)
 
     def _checked(self, items: LabelledItems, split: str) -> LabelledItems:
-        wrong = self.spec.mismatch(items.image)
-        if wrong:
+        if wrong := self.spec.mismatch(items.image):
             raise InputError(f"{type(self).__name__} ({split}): {wrong}; correct the data or the key.")
         width = int(items.label.max()) + 1 if items.label.ndim == 1 else items.label.shape[1]
         if len(items.label) == 0 or width > self.spec.num_classes > 0:
@@ -156,7 +153,7 @@ class StreamDataModule(LoadedStream):
                 f"the {split} items leave none for task(s) {', '.join(map(str, empty))} of stream.num_tasks="
                 f"{self.num_tasks}; use fewer tasks, another seed, more data or fewer data.without_classes."
             )
-        task = torch.arange(len(parts)).repeat_interleave(torch.tensor(list(map(len, parts))))
+        task = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
         return StreamDataset(items.image, items.label, torch.cat(parts), task, torch.arange(len(task)))
 
     def _hide_labels(self, label: Tensor, rows: Tensor) -> Tensor:

@@ -43,13 +43,6 @@ def test_pixels_are_white_as_often_as_their_level_says_and_independently():
         assert abs((a * b).mean().item()) < 5 / a.numel() ** 0.5
 
 
-def test_an_image_is_drawn_the_same_whatever_is_asked_with_it():
-    store = BinaryImages(torch.full((9, 1, 8, 8), 128, dtype=torch.uint8), "dynamic")
-    whole = store.index_select(0, torch.arange(9))
-    assert store.index_select(0, torch.tensor([7, 2])).equal(whole[[7, 2]])
-    assert len(whole.unique(dim=0)) == 9
-
-
 def test_neither_seed_nor_split_changes_how_an_image_is_evaluated():
     whole, apart = digits(binarize="dynamic"), digits(num_tasks=2, binarize="dynamic", seed=3)
     images = whole.dataset("test", [0])
