@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from datamodules.binarize import Binarization, BinaryImages, draw_pixels
+from datamodules.binarize import BINARIZED, Binarization, draw_pixels
 from datamodules.dataset import LabelledItems, StreamDataset
 from datamodules.loading import LoadedStream
 from datamodules.tasks import NoSplit, TaskSplit, deal, task_names
@@ -187,10 +187,7 @@ class ImageDataModule(StreamDataModule):
         """Images of these tasks, uint8; under `binarize` black and white, the same at every call: what is
         evaluated, and what samples are compared with.
         """
-        images = super().dataset(split, tasks)
-        if self.binarize != "none":
-            images.image = BinaryImages(images.image, self.binarize)
-        return images
+        return replace(super().dataset(split, tasks), looks=BINARIZED[self.binarize])
 
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
         return [flip_some] * self.flip + [draw_pixels] * (self.binarize == "dynamic")

@@ -59,7 +59,7 @@ class StreamDataset(Indexed):
         rows: int64 [n], the items' rows in `image` and `label`.
         task: int64 [n].
         index: int64 [n], the items' places in the whole stream.
-        looks: what images go through when they are asked for, in this order; they are given the indices too.
+        looks: what images go through when they are asked for, given with their rows and indices.
     """
 
     image: Store
@@ -67,7 +67,7 @@ class StreamDataset(Indexed):
     rows: Tensor
     task: Tensor
     index: Tensor
-    looks: Sequence[Callable[[Tensor, Tensor], Tensor]] = ()
+    looks: Sequence[Callable[[Tensor, Tensor, Tensor], Tensor]] = ()
 
     def at(self, places: Tensor) -> StreamDataset:
         """The items at these places only: int64, or bool [n]."""
@@ -85,7 +85,7 @@ class StreamDataset(Indexed):
         rows, index = self.rows.index_select(0, places), self.index.index_select(0, places)
         image = self.image.index_select(0, rows)
         for look in self.looks:
-            image = look(image, index)
+            image = look(image, rows, index)
         return Batch(image, self.label.index_select(0, rows), self.task.index_select(0, places), index)
 
     def counts(self, num_classes: int) -> tuple[int, ...]:

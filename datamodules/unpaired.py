@@ -136,6 +136,8 @@ class UnpairedData(LoadedStream):
             halves = zip(domains, order.tensor_split(2), strict=True)
             domains = [one.at(half.sort().values) for one, half in halves]
         return [
-            replace(one, task=torch.zeros_like(one.task), looks=[LOOKS[look] for look in looks])
+            replace(
+                one, task=torch.zeros_like(one.task), looks=[*one.looks, *(LOOKS[look] for look in looks)]
+            )
             for one, looks in zip(domains, self.looks, strict=True)
         ]

@@ -8,7 +8,7 @@ import torch
 from data_toys import Recorder, joined, stream, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules.binarize import BinaryImages
+from datamodules.binarize import fixed_draw, threshold
 from datamodules.digits import Digits
 from datamodules.domains import RotatedData
 from datamodules.mixed import MixedData
@@ -25,14 +25,14 @@ def digits(num_tasks=1, **settings):
 
 
 def test_a_threshold_makes_the_upper_half_of_the_levels_white():
-    (image,) = BinaryImages(LEVELS, "threshold").index_select(0, torch.tensor([0]))
+    image = threshold(LEVELS, torch.tensor([5]), torch.tensor([5]))
     assert image.flatten().tolist() == [0] * 128 + [255] * 128 and image.dtype == torch.uint8
 
 
 def test_pixels_are_white_as_often_as_their_level_says_and_independently():
     count = 3000
-    store = BinaryImages(LEVELS.expand(count, -1, -1, -1), "dynamic")
-    white = store.index_select(0, torch.arange(count)).flatten(1).double() / 255
+    rows = torch.arange(count)
+    white = fixed_draw(LEVELS.expand(count, -1, -1, -1), rows, rows).flatten(1).double() / 255
     assert white.unique().tolist() == [0, 1]
     chance = LEVELS.flatten().double() / 255
     error = (chance * (1 - chance) / count).sqrt()

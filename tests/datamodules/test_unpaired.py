@@ -57,7 +57,7 @@ def test_an_epoch_shows_the_longer_domain_once_and_the_shorter_one_as_often_as_i
 def test_both_halves_of_a_batch_are_what_their_data_sets_hold():
     data = unpaired(b_looks=["thicken", "invert"])
     a, b = (one.dataset("train", [0])[np.arange(len(one.dataset("train", [0])))] for one in data.sources)
-    changed = 255 - LOOKS["thicken"](b.image, b.index)
+    changed = 255 - LOOKS["thicken"](b.image, b.index, b.index)
     for batch in data.train_dataloader():
         assert isinstance(batch, PairBatch) and len(batch.a.image) == len(batch.b.image)
         assert batch.a.image.dtype == torch.uint8
@@ -194,15 +194,15 @@ def test_two_folders_are_two_domains(tmp_path):
 
 
 def test_thicken_is_scipys_dilation():
-    ours = LOOKS["thicken"](IMAGES, INDEX)
+    ours = LOOKS["thicken"](IMAGES, INDEX, INDEX)
     theirs = np.stack([grey_dilation(one[0].numpy(), size=(3, 3)) for one in IMAGES])
     # Both take nothing brighter from outside; scipy mirrors the border, whose pixels are in the square.
     assert ours.dtype == torch.uint8 and np.array_equal(ours[:, 0].numpy(), theirs)
 
 
 def test_invert_twice_is_nothing_and_repeat_is_grey():
-    assert torch.equal(LOOKS["invert"](LOOKS["invert"](IMAGES, INDEX), INDEX), IMAGES)
-    assert torch.equal(LOOKS["repeat"](IMAGES, INDEX), IMAGES.repeat(1, 3, 1, 1))
+    assert torch.equal(LOOKS["invert"](LOOKS["invert"](IMAGES, INDEX, INDEX), INDEX, INDEX), IMAGES)
+    assert torch.equal(LOOKS["repeat"](IMAGES, INDEX, INDEX), IMAGES.repeat(1, 3, 1, 1))
 
 
 def test_colour_is_the_hue_of_the_index_at_full_saturation():
@@ -210,11 +210,11 @@ def test_colour_is_the_hue_of_the_index_at_full_saturation():
 
     index = torch.tensor([0, 1, 7, 1000, 59_999])
     white = torch.full((5, 1, 1, 1), 255, dtype=torch.uint8)
-    ours = LOOKS["colour"](white, index).flatten(1)
+    ours = LOOKS["colour"](white, index, index).flatten(1)
     for number, colour in zip(index.tolist(), ours.tolist(), strict=True):
         theirs = colorsys.hsv_to_rgb(number * 0.6180339887498949 % 1, 1, 1)
         assert colour == pytest.approx([255 * part for part in theirs], abs=0.51)
-    assert torch.equal(LOOKS["colour"](IMAGES, INDEX).amax(1, keepdim=True), IMAGES)
+    assert torch.equal(LOOKS["colour"](IMAGES, INDEX, INDEX).amax(1, keepdim=True), IMAGES)
 
 
 # --- what is refused
