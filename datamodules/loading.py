@@ -94,7 +94,7 @@ class LoadedStream(LightningDataModule):
         data = self._training_items()
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
-            return self._loader(data, EvenBatches(len(data), self.batch_size, *processes()))
+            return self._in_order(data)
         batches = self.shuffled(data, *processes())
         if self.trainer is not None:
             # Workers begin before Lightning tells the epoch, which is not 0 after a resume.

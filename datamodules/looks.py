@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -47,7 +47,7 @@ LOOKS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 """uint8 [B, C, S, S] and the images' rows and indices, int64 [B] -> uint8 of the same side."""
 
 
-def channels_after(key: str, looks: tuple[str, ...], channels: int) -> int:
+def channels_after(key: str, looks: Sequence[str], channels: int) -> int:
     """How many channels images have after these looks. InputError where one takes grey images only."""
     for look in looks:
         if look in ("colour", "repeat"):

@@ -69,7 +69,7 @@ class UnpairedData(LoadedStream):
         super().__post_init__()
         if self.num_tasks != 1:
             raise InputError(f"stream.num_tasks={self.num_tasks}: two domains are one task; use stream=none.")
-        self.sources, self.looks = (self.a, self.b), (tuple(self.a_looks), tuple(self.b_looks))
+        self.sources, self.looks = (self.a, self.b), (self.a_looks, self.b_looks)
         self._check_shapes()
         self._domains: dict[Split, list[StreamDataset]] = {}
 
@@ -135,9 +135,8 @@ class UnpairedData(LoadedStream):
             order = torch.randperm(a, generator=generator(self.seed, DataUse.HALVES, split == "train"))
             halves = zip(domains, order.tensor_split(2), strict=True)
             domains = [one.at(half.sort().values) for one, half in halves]
-        return [
-            replace(
-                one, task=torch.zeros_like(one.task), looks=[*one.looks, *(LOOKS[look] for look in looks)]
-            )
-            for one, looks in zip(domains, self.looks, strict=True)
-        ]
+        for number, looks in enumerate(self.looks):
+            one = domains[number]
+            changes = [*one.looks, *(LOOKS[look] for look in looks)]
+            domains[number] = replace(one, task=torch.zeros_like(one.task), looks=changes)
+        return domains
