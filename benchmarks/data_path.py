@@ -6,12 +6,11 @@ Both end in float32 batches of 64, one process, no workers; ours in [-1, 1], tor
 
 from __future__ import annotations
 
-import gzip
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
+from datamodules.files import contents
 from datamodules.mnist import MNIST as OurMNIST
 
 
@@ -57,9 +57,7 @@ def _unpacked(root: Path, target: Path) -> Path:
     folder = target / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for path in (root / "MNIST" / "raw").iterdir():
-        opened: Callable = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
-            (folder / path.name.removesuffix(".gz")).write_bytes(file.read())
+        (folder / path.name.removesuffix(".gz")).write_bytes(contents(path))
     return target
 
 

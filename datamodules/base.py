@@ -2,16 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from datamodules.binarize import Binarization, BinaryImages, draw_pixels
+from datamodules.binarize import BINARIZED, Binarization, draw_pixels
 from datamodules.dataset import LabelledItems, StreamDataset
 from datamodules.loading import LoadedStream
 from datamodules.tasks import NoSplit, TaskSplit, deal, task_names
@@ -49,10 +47,11 @@ class StreamDataModule(LoadedStream):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.without_classes = tuple(self.without_classes)
-        num_classes = self.spec.num_classes
-        if not all(0 <= kind < num_classes for kind in self.without_classes):
-            classes = f"classes from 0 to {num_classes - 1}" if num_classes else "[] without labels"
-            raise InputError(f"without_classes={list(self.without_classes)}: it must be {classes}.")
+        if max(self.without_classes, default=-1) >= self.spec.num_classes:
+            known = (
+                f"classes from 0 to {self.spec.num_classes - 1}" if self.spec.num_classes else "no classes"
+            )
+            raise InputError(f"without_classes={list(self.without_classes)}: there are {known}.")
         self._parts: dict[Split, StreamDataset] = {}
 
     # What a data set says.
@@ -78,25 +77,25 @@ class StreamDataModule(LoadedStream):
                 f"stream.num_tasks={self.num_tasks}, but {type(self.split).__name__} makes {shares.shape[1]} "
                 "tasks; set both to the same number, or choose another stream (stream=split_classes)."
             )
-        train_rows = torch.arange(len(train.group))
+        other = self._checked(self.read("test"), "test") if self.validation == "official" else train
+        train_rows, other_rows = torch.arange(len(train.group)), torch.arange(len(other.group))
         if self.validation == "fraction":
             chance = torch.rand(len(train_rows), generator=generator(self.seed, DataUse.HOLD_OUT))
-            chance = chance if train.source is None else chance[train.source]
-            is_held_out = chance < self.validation_fraction
-            other, other_rows, train_rows = train, train_rows[is_held_out], train_rows[~is_held_out]
-        elif self.validation == "train":
-            other, other_rows = train, train_rows
-        else:
-            other = self._checked(self.read("test"), "test")
-            other_rows = torch.arange(len(other.group))
-        tested = validated = self._dealt(other, other_rows, shares, "test")
-        if self.without_classes:
-            validated = self._dealt(other, other_rows, shares, "test", self._is_kept(other.label))
-        visible = train._replace(label=self._hide_labels(train.label, train_rows))
-        trained = self._dealt(visible, train_rows, shares, "train", self._is_kept(train.label))
+            is_held_out = (
+                chance[train_rows if train.source is None else train.source] < self.validation_fraction
+            )
+            other_rows, train_rows = train_rows[is_held_out], train_rows[~is_held_out]
+        trained = self._dealt(train, train_rows, shares, "train", self.without_classes)
+        trained.label = self._hide_labels(train.label, train_rows)
+        validated = self._dealt(other, other_rows, shares, "test", self.without_classes)
+        tested = self._dealt(other, other_rows, shares, "test")
         self._parts = {"train": trained, "val": validated, "test": tested}
-        named = enumerate(task_names(shares, names))
-        self._tasks = tuple(trained.describe(*one, self.spec.num_classes) for one in named)
+        parts = [trained.of([task]) for task in range(self.num_tasks)]
+        counts = [part.counts(self.spec.num_classes) for part in parts]
+        firsts, sizes = [int(part.index[0]) for part in parts], map(len, parts)
+        self._tasks = tuple(
+            map(Task, range(self.num_tasks), task_names(shares, names), counts, firsts, sizes)
+        )
         log.info("%s: %s", type(self).__name__, ", ".join(f"{t.name} ({t.num_images})" for t in self.tasks))
 
     @property
@@ -108,29 +107,19 @@ class StreamDataModule(LoadedStream):
         return (Task(len(self.tasks) - 1, "all", counts, 0, sum(task.num_images for task in self.tasks)),)
 
     def dataset(self, split: Split, tasks: Sequence[int] | None = None) -> StreamDataset:
-        """Items of these tasks, as they are kept; None is all tasks.
-
-        "val" and "test" are the same items (see `validation`), but for those of `without_classes`.
-        """
+        """As of any stream; "val" and "test" are the same items, but for those of `without_classes`."""
         self.read_once()
         return self._parts[split].of(range(self.num_tasks) if tasks is None else tasks)
 
-    def save_split(self, folder: Path) -> None:
-        """Writes `<train|test>_task<k>.npy`: rows of the official splits, or under validation="fraction" of
-        the official training split for both.
-        """
-        self.read_once()
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "test"):
-            for task in range(self.num_tasks):
-                np.save(folder / f"{split}_task{task}.npy", self._parts[split].of([task]).rows.numpy())
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Of each task; under validation="fraction" they are rows of the official training split."""
+        return {f"task{task}": self._parts[split].of([task]).rows for task in range(self.num_tasks)}
 
     def _trained_tasks(self) -> Sequence[int]:
         return range(self.num_tasks) if self.joint else (self.current_task,)
 
     def _checked(self, items: LabelledItems, split: str) -> LabelledItems:
-        wrong = self.spec.mismatch(items.image)
-        if wrong:
+        if wrong := self.spec.mismatch(items.image):
             raise InputError(f"{type(self).__name__} ({split}): {wrong}; correct the data or the key.")
         width = int(items.label.max()) + 1 if items.label.ndim == 1 else items.label.shape[1]
         if len(items.label) == 0 or width > self.spec.num_classes > 0:
@@ -138,17 +127,9 @@ class StreamDataModule(LoadedStream):
                 f"data.spec.num_classes={self.spec.num_classes}, but the {len(items.label)} {split} labels "
                 f"need {width}."
             )
+        if items.label.ndim > 1 and (self.without_classes or self.labelled_share < 1):
+            raise InputError("attribute data has no classes for data.without_classes or data.labelled_share.")
         return items
-
-    def _is_kept(self, label: Tensor) -> Tensor:
-        """bool [N]: whether each item is trained on and validated with."""
-        if not self.without_classes:
-            return torch.ones(len(label), dtype=torch.bool)
-        if label.ndim > 1:
-            raise InputError(
-                "data.without_classes: attribute data has no classes to leave out; set it to []."
-            )
-        return ~torch.isin(label, torch.tensor(self.without_classes))
 
     def _dealt(
         self,
@@ -156,30 +137,29 @@ class StreamDataModule(LoadedStream):
         rows: Tensor,
         shares: Tensor,
         split: Literal["train", "test"],
-        is_kept: Tensor | None = None,
+        left_out: Sequence[int] = (),
     ) -> StreamDataset:
-        """The items at `rows` in tasks; those that are not kept, bool [N], leave gaps in the deal."""
+        """The items at `rows` in tasks; those of the classes that are left out leave gaps in the deal."""
         # Under "train" both deals must be the same one.
         which = split == "test" and self.validation != "train"
         rng = generator(self.seed, DataUse.DEAL, which)
         parts = [rows[places] for places in deal(items.group[rows], shares, rng)]
-        if is_kept is not None:
+        if left_out:
+            is_kept = ~torch.isin(items.label, torch.tensor(left_out))
             parts = [part[is_kept[part]] for part in parts]
         empty = [task for task, part in enumerate(parts) if len(part) == 0]
         if empty:
             raise InputError(
                 f"the {split} items leave none for task(s) {', '.join(map(str, empty))} of stream.num_tasks="
-                f"{self.num_tasks}; use fewer tasks, another seed or more data, or leave out fewer classes "
-                "(data.without_classes)."
+                f"{self.num_tasks}; use fewer tasks, another seed, more data or fewer data.without_classes."
             )
-        return StreamDataset.dealt(items, parts)
+        task = torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
+        return StreamDataset(items.image, items.label, torch.cat(parts), task, torch.arange(len(task)))
 
     def _hide_labels(self, label: Tensor, rows: Tensor) -> Tensor:
         """A copy in which only a share of every class among `rows` is left, at least one item of each."""
         if self.labelled_share == 1:
             return label
-        if label.ndim > 1:
-            raise InputError("data.labelled_share: attribute data cannot be partly labelled; set it to 1.")
         hidden, rng = label.clone(), generator(self.seed, DataUse.HIDE_LABELS)
         for kind in label[rows].unique().tolist():
             members = rows[label[rows] == kind]
@@ -204,20 +184,15 @@ class ImageDataModule(StreamDataModule):
     binarize: Binarization = "none"
 
     def dataset(self, split: Split, tasks: Sequence[int] | None = None) -> StreamDataset:
-        """Images of these tasks, uint8; None is all tasks. "val" and "test" are the same images (see
-        `validation`), but for those of `without_classes`. Under `binarize` they are black and white, the same
-        at every call: what is evaluated, and what samples are compared with.
+        """Images of these tasks, uint8; under `binarize` black and white, the same at every call: what is
+        evaluated, and what samples are compared with.
         """
-        images = super().dataset(split, tasks)
-        if self.binarize != "none":
-            images.image = BinaryImages(images.image, self.binarize)
-        return images
+        return replace(super().dataset(split, tasks), looks=BINARIZED[self.binarize])
 
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
         return [flip_some] * self.flip + [draw_pixels] * (self.binarize == "dynamic")
 
     def _training_items(self) -> StreamDataset:
-        if self.binarize == "dynamic":
-            # Grey, since the pixels are drawn when they are on the device.
-            return super().dataset("train", self._trained_tasks())
-        return super()._training_items()
+        # Grey where pixels are drawn anew, which happens on the device.
+        read = super().dataset if self.binarize == "dynamic" else self.dataset
+        return read("train", self._trained_tasks())

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from datamodules.dataset import Store
-
 Binarization = Literal["none", "threshold", "dynamic"]
 
 
-class BinaryImages:
-    """Black and white views of an image store, made when asked: uint8, 0 or 255.
+def threshold(grey: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Levels from 128 on white, the others black."""
+    return (grey >= 128).byte() * 255
 
-    Args:
-        image: grey, uint8 in [0, 255].
-        how: "threshold" makes levels from 128 on white; "dynamic" draws every pixel, white with the chance
-            level / 255. The draw of an image depends on its row alone: neither the run's seed nor the split
-            into tasks changes it, so that all runs are scored on the same black and white images.
+
+def fixed_draw(grey: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    """Every pixel white with the chance level / 255. The draw of an image depends on its row alone: neither
+    the run's seed nor the split into tasks changes it, so that all runs are scored on the same images.
     """
+    chance, rng = torch.empty(grey.shape), torch.Generator()
+    for place, row in enumerate(rows.tolist()):
+        # Not `generator`, which takes longer than the draw.
+        torch.rand(grey.shape[1:], generator=rng.manual_seed(row), out=chance[place])
+    return (chance * 255 < grey).byte() * 255
 
-    def __init__(self, image: Store, how: Binarization) -> None:
-        self.image, self.how = image, how
 
-    @property
-    def shape(self) -> Sequence[int]:
-        return self.image.shape
-
-    def index_select(self, dim: int, index: Tensor) -> Tensor:
-        grey = self.image.index_select(0, index)
-        if self.how == "threshold":
-            return (grey >= 128).byte() * 255
-        chance, rng = torch.empty(grey.shape), torch.Generator()
-        for place, row in enumerate(index.tolist()):
-            # Not `generator`, which takes longer than the draw.
-            torch.rand(grey.shape[1:], generator=rng.manual_seed(row), out=chance[place])
-        return (chance * 255 < grey).byte() * 255
+BINARIZED = {"none": [], "threshold": [threshold], "dynamic": [fixed_draw]}
+"""What evaluated images go through, uint8 twice: `looks` of a StreamDataset."""
 
 
 def draw_pixels(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,8 @@
 """CelebA (Liu et al. 2015): 202,599 aligned faces with 40 attributes, and the classes published for it."""
 
+import io
 import os
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,23 +12,16 @@ import torch
 from torch import Tensor
 
 from datamodules.dataset import LabelledItems
-from datamodules.files import FileImages
+from datamodules.files import FileImages, contents
 from datamodules.image_cache import Decoding, cached_images
 from lit_gen.core.types import ImageSpec, InputError, Positive
 
 _PARTITION = {"train": 0, "test": 2}  # 1 is the official validation split, which nothing published here uses
 _FILES = ("list_attr_celeba.txt", "list_eval_partition.txt")
-_NUM_ATTRIBUTES = 40
-SPEC = ImageSpec(channels=3, size=64, num_classes=10)
-_BALD, _BLACK, _BLOND, _BROWN, _GRAY, _MALE, _HAT = 4, 8, 9, 11, 17, 20, 35
-
-# Deja et al. 2022, the order of their code: a later rule overwrites an earlier one. (class, attribute, is
-# male)
-_HAIR_AND_HAT = (
-    *((0, _BLACK, True), (1, _BLACK, False), (6, _BROWN, True), (7, _BROWN, False)),
-    *((4, _HAT, True), (5, _HAT, False), (2, _BLOND, True), (3, _BLOND, False)),
-    *((8, _GRAY, None), (9, _BALD, None)),
-)
+_MALE = 20
+# (class of the men, attribute): black, brown, hat, blond, grey, bald. A later rule overwrites an earlier
+# one, in the order of the code of Deja et al. 2022.
+_HAIR_AND_HAT = ((0, 8), (6, 11), (4, 35), (2, 9), (8, 17), (9, 4))
 _HAIR_NAMES = (
     *("black_male", "black_female", "blond_male", "blond_female", "hat_male", "hat_female"),
     *("brown_male", "brown_female", "gray", "bald"),
@@ -56,8 +50,7 @@ class CelebA(FileImages):
     classes: Literal["hair_and_hat", "first_ten", "none"] = "hair_and_hat"
     label: Literal["class", "attributes"] = "class"
     cache: str | Path | None = None
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
+    spec: ImageSpec = field(default=ImageSpec(3, 64, 10), kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -97,23 +90,20 @@ def groups_of(attributes: Tensor, classes: Literal["hair_and_hat", "first_ten", 
         for attribute in range(1, 10):
             group[attributes[:, attribute]] = attribute
         return group
-    for kind, attribute, is_male in _HAIR_AND_HAT:
+    is_female = (~attributes[:, _MALE]).long()
+    for kind, attribute in _HAIR_AND_HAT:
         fits = attributes[:, attribute]
-        if is_male is not None:
-            fits = fits & (attributes[:, _MALE] == is_male)
-        group[fits] = kind
+        group[fits] = kind if kind >= 8 else kind + is_female[fits]  # grey and bald are one class each
     return group
 
 
 def _read_attributes(path: Path) -> tuple[pd.Index, np.ndarray]:
     """File names, and bool [N, 40]."""
-    table = _table(path, skiprows=1)
-    with path.open() as file:
-        count = file.readline().strip()
-    if count != str(len(table)) or table.shape[1] != _NUM_ATTRIBUTES or table.isna().any(axis=None):
+    table, count = _table(path, skiprows=1), contents(path).partition(b"\n")[0].decode().strip()
+    if count != str(len(table)) or table.shape[1] != 40 or table.isna().any(axis=None):
         raise InputError(
-            f"{path}: expected as many lines as the first one says ({count!r}), each with a name and "
-            f"{_NUM_ATTRIBUTES} entries; got {len(table)} lines with {table.shape[1]}. Get it again."
+            f"{path}: expected as many lines as the first one says ({count!r}), each with a name and 40 "
+            f"entries; got {len(table)} lines with {table.shape[1]}. Get it again."
         )
     return table.index, table.to_numpy() == 1
 
@@ -122,16 +112,13 @@ def _read_partition(path: Path, names: pd.Index) -> np.ndarray:
     parts = _table(path, header=None, index_col=0)[1].reindex(names)
     missing = names[parts.isna()]
     if len(missing):
-        raise InputError(
-            f"{path}: no line for {missing[0]} and {len(missing) - 1} other picture(s). Get it again."
-        )
+        raise InputError(f"{path}: no line for {missing[0]} and {len(missing) - 1} other(s). Get it again.")
     return parts.to_numpy()
 
 
 def _table(path: Path, **how: Any) -> pd.DataFrame:
+    data = contents(path)
     try:
-        return pd.read_csv(path, sep=r"\s+", **how)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Put it there, or set data.root.") from None
+        return pd.read_csv(io.BytesIO(data), sep=r"\s+", **how)
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}). Get it again.") from None

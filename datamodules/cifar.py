@@ -2,10 +2,9 @@
 
 import io
 import pickle
-from dataclasses import KW_ONLY, dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,19 +14,7 @@ from datamodules.files import FileImages, contents, padded
 from lit_gen.core.types import ImageSpec, InputError
 
 _PIXELS = 3 * 32 * 32
-_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
-SPEC = ImageSpec(channels=3, size=32, num_classes=10)
 _DAMAGE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError)
-SPEC_100 = SPEC._replace(num_classes=100)
-
-
-class _Layout(NamedTuple):
-    """One way in which the files come; the label byte or key that we use is the last one."""
-
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    label_bytes: int  # before each image of a binary file; 0 for pickles
 
 
 @dataclass(eq=False, repr=False)
@@ -37,36 +24,33 @@ class CIFAR10(FileImages):
     """
 
     loader, label_key = "CIFAR10", "labels"
-    layouts = (
-        _Layout("cifar-10-batches-py", _BATCHES, ("test_batch",), 0),
-        _Layout("cifar-10-batches-bin", tuple(f"{name}.bin" for name in _BATCHES), ("test_batch.bin",), 1),
-    )
+    folders = ("cifar-10-batches-py", "cifar-10-batches-bin")  # of pickles, of binary files
+    files = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+    label_bytes = 1  # before each image of a binary file; the label is the last one
 
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
-
-    @property
-    def layout(self) -> _Layout:
-        """The first one whose folder is there, else the first."""
-        return next((one for one in self.layouts if (Path(self.root) / one.folder).is_dir()), self.layouts[0])
+    spec: ImageSpec = field(default=ImageSpec(3, 32, 10), kw_only=True)
 
     @property
     def folder(self) -> Path:
-        return Path(self.root) / self.layout.folder
+        """The first one that is there, else the first."""
+        folders = [Path(self.root) / name for name in self.folders]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+    def paths(self, split: Literal["train", "test"]) -> list[Path]:
+        suffix = ".bin" if self.folder.name == self.folders[1] else ""
+        return [self.folder / f"{name}{suffix}" for name in self.files[split]]
 
     def missing(self) -> list[str]:
-        return [name for name in self.layout.train + self.layout.test if not (self.folder / name).exists()]
+        return [path.name for path in self.paths("train") + self.paths("test") if not path.exists()]
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
-        images, labels, layout = [], [], self.layout
-        read = partial(_read_binary, layout.label_bytes) if layout.label_bytes else self._read_pickle
-        for name in layout.train if split == "train" else layout.test:
-            path = self.folder / name
-            image, label = read(path)
+        images, labels = [], []
+        for path in self.paths(split):
+            image, label = (self._read_binary if path.suffix else self._read_pickle)(path)
             if label.size and not 0 <= label.min() <= label.max() < self.spec.num_classes:
                 raise InputError(
-                    f"{path}: a label is outside of 0 to {self.spec.num_classes - 1}; the file is damaged, "
-                    f"or data.spec.num_classes={self.spec.num_classes} is wrong."
+                    f"{path}: labels from {label.min()} to {label.max()} where data.spec.num_classes="
+                    f"{self.spec.num_classes}; get the file again, or correct the key."
                 )
             images.append(image)
             labels.append(label)
@@ -74,14 +58,20 @@ class CIFAR10(FileImages):
         label = torch.from_numpy(np.concatenate(labels))
         return LabelledItems(padded(image, self.spec.size), label, label)
 
+    def _read_binary(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        data, row = np.frombuffer(contents(path), dtype=np.uint8), self.label_bytes + _PIXELS
+        if data.size == 0 or data.size % row:
+            raise InputError(f"{path}: {data.size} bytes, not a whole number of {row} each. Get it again.")
+        table = data.reshape(-1, row)
+        return table[:, -_PIXELS:].copy(), table[:, self.label_bytes - 1].astype(np.int64)
+
     def _read_pickle(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             content = _ArraysOnly(io.BytesIO(contents(path)), encoding="bytes").load()
             image, label = content[b"data"], np.asarray(content[self.label_key.encode()], dtype=np.int64)
         except _DAMAGE as error:
-            raise InputError(
-                f"{path}: truncated, or no CIFAR file ({type(error).__name__}: {error}). Get it again."
-            ) from None
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: truncated, or no CIFAR file ({why}). Get it again.") from None
         is_bytes = isinstance(image, np.ndarray) and image.dtype == np.uint8
         if not is_bytes or image.shape != (len(label), _PIXELS):
             raise InputError(
@@ -96,13 +86,11 @@ class CIFAR100(CIFAR10):
     """60,000 photographs, 32 x 32, colour, 100 classes, in `cifar-100-python` or `cifar-100-binary`."""
 
     loader, label_key = "CIFAR100", "fine_labels"
-    layouts = (
-        _Layout("cifar-100-python", ("train",), ("test",), 0),
-        _Layout("cifar-100-binary", ("train.bin",), ("test.bin",), 2),
-    )
+    folders = ("cifar-100-python", "cifar-100-binary")
+    files = {"train": ["train"], "test": ["test"]}
+    label_bytes = 2
 
-    _: KW_ONLY
-    spec: ImageSpec = SPEC_100
+    spec: ImageSpec = field(default=ImageSpec(3, 32, 100), kw_only=True)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -121,14 +109,3 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"it wants {module}.{name}, which no CIFAR file needs")
         return self.allowed[module, name]
-
-
-def _read_binary(label_bytes: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    data = np.frombuffer(contents(path), dtype=np.uint8)
-    row = label_bytes + _PIXELS
-    if data.size == 0 or data.size % row:
-        raise InputError(
-            f"{path}: {data.size} bytes are no whole number of images of {row} bytes; get it again."
-        )
-    table = data.reshape(-1, row)
-    return table[:, label_bytes:].copy(), table[:, label_bytes - 1].astype(np.int64)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_gen.core.types import Batch, PairBatch, Task
+from lit_gen.core.types import Batch, PairBatch
 
 
 class Store(Protocol):
@@ -50,52 +51,46 @@ class Indexed(Dataset[Batch]):
         return self.batch(torch.as_tensor(places))
 
 
+@dataclass(eq=False, repr=False)
 class StreamDataset(Indexed):
     """Items of some tasks in the order of the stream, as they are kept.
 
-    Args:
+    Attributes:
         rows: int64 [n], the items' rows in `image` and `label`.
         task: int64 [n].
         index: int64 [n], the items' places in the whole stream.
+        looks: what images go through when they are asked for, given with their rows and indices.
     """
 
-    def __init__(self, image: Store, label: Tensor, rows: Tensor, task: Tensor, index: Tensor) -> None:
-        self.image, self.label = image, label
-        self.rows, self.task, self.index = rows, task, index
+    image: Store
+    label: Tensor
+    rows: Tensor
+    task: Tensor
+    index: Tensor
+    looks: Sequence[Callable[[Tensor, Tensor, Tensor], Tensor]] = ()
 
-    @classmethod
-    def dealt(cls, items: LabelledItems, rows: Sequence[Tensor]) -> Self:
-        """All tasks of an official split; `rows` are those of each."""
-        task = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(part) for part in rows]))
-        return cls(items.image, items.label, torch.cat(list(rows)), task, torch.arange(len(task)))
+    def at(self, places: Tensor) -> StreamDataset:
+        """The items at these places only: int64, or bool [n]."""
+        return replace(self, rows=self.rows[places], task=self.task[places], index=self.index[places])
 
     def of(self, tasks: Sequence[int]) -> StreamDataset:
         """The items of these tasks only."""
-        chosen = torch.isin(self.task, torch.tensor(list(tasks)))
-        return StreamDataset(self.image, self.label, self.rows[chosen], self.task[chosen], self.index[chosen])
+        return self.at(torch.isin(self.task, torch.tensor(list(tasks))))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, places: Tensor) -> Batch:
         # index_select is two to five times as fast as indexing with a tensor.
-        rows = self.rows.index_select(0, places)
-        return Batch(
-            self.image.index_select(0, rows),
-            self.label.index_select(0, rows),
-            self.task.index_select(0, places),
-            self.index.index_select(0, places),
-        )
+        rows, index = self.rows.index_select(0, places), self.index.index_select(0, places)
+        image = self.image.index_select(0, rows)
+        for look in self.looks:
+            image = look(image, rows, index)
+        return Batch(image, self.label.index_select(0, rows), self.task.index_select(0, places), index)
 
-    def describe(self, number: int, name: str, num_classes: int) -> Task:
-        """A task as models see it."""
-        part = self.of([number])
-        counts = label_counts(part.label[part.rows], num_classes)
-        return Task(number, name, counts, int(part.index[0]), len(part))
-
-
-def label_counts(label: Tensor, num_classes: int) -> tuple[int, ...]:
-    """How many items have each label, int64 [N], or attribute, float32 [N, A]; hidden ones do not count."""
-    if label.ndim > 1:
-        return tuple(label.sum(0).long().tolist())
-    return tuple(torch.bincount(label[label >= 0], minlength=num_classes).tolist())
+    def counts(self, num_classes: int) -> tuple[int, ...]:
+        """How many items have each label or attribute; hidden labels do not count."""
+        label = self.label[self.rows]
+        if label.ndim > 1:
+            return tuple(label.sum(0).long().tolist())
+        return tuple(torch.bincount(label[label >= 0], minlength=num_classes).tolist())

@@ -3,7 +3,7 @@
 Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI repository.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,10 +14,6 @@ from datamodules.dataset import LabelledItems
 from datamodules.files import padded
 from lit_gen.core.types import ImageSpec
 
-TEST_SHARE = 0.3
-LEVELS = 16  # a pixel counts the dark points of a 4 x 4 block: 0 to 16
-SPEC = ImageSpec(channels=1, size=8, num_classes=10)
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Digits(ImageDataModule):
@@ -26,7 +22,7 @@ class Digits(ImageDataModule):
     images), whatever the seed is.
     """
 
-    spec: ImageSpec = SPEC
+    spec: ImageSpec = field(default=ImageSpec(1, 8, 10))
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         from sklearn.datasets import load_digits
@@ -36,8 +32,9 @@ class Digits(ImageDataModule):
         chosen = np.zeros(len(order), dtype=bool)
         for kind in range(10):
             members = order[digits.target[order] == kind]
-            first = len(members) - int(len(members) * TEST_SHARE)
+            first = len(members) - int(0.3 * len(members))
             chosen[members[first:] if split == "test" else members[:first]] = True
-        grey = np.rint(digits.images[chosen] * (255 / LEVELS)).astype(np.uint8)
+        # A pixel counts the dark points of a 4 x 4 block: 0 to 16.
+        grey = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
         label = torch.from_numpy(digits.target[chosen].astype(np.int64))
         return LabelledItems(padded(torch.from_numpy(grey)[:, None], self.spec.size), label, label)

@@ -56,11 +56,9 @@ def decode(path: str | Path, how: Decoding) -> np.ndarray:
         raise InputError(f"{path}: no readable picture ({error}). Replace or remove the file.") from None
     channels = _CHANNELS.get(mode)
     if not how.convert and channels != how.channels:
-        other = "" if channels is None else f"set data.spec.channels={channels} if all are like this one, "
         raise InputError(
-            f"{path}: a {_KINDS[channels]} picture (mode {mode}) where data.spec.channels={how.channels} "
-            f"asks for {_KINDS[how.channels]} ones. Set data.convert=true to convert such files, {other}or "
-            "remove the file."
+            f"{path}: a {_KINDS[channels]} picture (mode {mode}) where data.spec.channels={how.channels}: "
+            "set data.convert=true, change the key if all are like this one, or remove the file."
         )
     picture = picture.convert("RGB" if how.channels == 3 else "L")
     if how.crop is not None:

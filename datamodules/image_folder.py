@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,8 @@ from lit_gen.core.types import ImageSpec, InputError, Positive
 
 log = logging.getLogger(__name__)
 
-SPEC = ImageSpec(channels=3, size=32, num_classes=0)
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_WAY_OUT = ". Set data.root to the folder that holds train/<class>/."
 
 
 @dataclass(eq=False, repr=False)
@@ -39,8 +39,7 @@ class ImageFolder(ImageDataModule):
     cache: str | Path | None = None
     convert: bool = False
     crop: Positive | None = None
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
+    spec: ImageSpec = field(default=ImageSpec(3, 32, 0), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,28 +53,19 @@ class ImageFolder(ImageDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self.validation == "official" and self._folder("test") is None:
-            log.warning(
-                "%s has neither test/ nor val/: %g of the training pictures are held out "
-                "(data.validation=fraction)",
-                self.root,
-                self.validation_fraction,
-            )
+            said = "%s has neither test/ nor val/: data.validation=fraction, %g of the training pictures"
+            log.warning(said, self.root, self.validation_fraction)
             self.validation = "fraction"
         super().setup(stage)
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         folder, classes = self._folder(split), self._classes()
-        unknown = set(_folders_in(folder)) - set(classes) if classes else ()
+        unknown = sorted(set(_folders_in(folder)) - set(classes)) if classes else []
         if unknown:
-            raise InputError(
-                f"{folder}: {', '.join(sorted(unknown))} are no classes of {self._folder('train')}."
-            )
+            raise InputError(f"{folder}: {', '.join(unknown)} are no classes of {self._folder('train')}.")
         listed = [sorted(_pictures_below(folder / name)) for name in classes or [""]]
         if not any(listed):
-            raise InputError(
-                f"{folder}: no pictures ({', '.join(_SUFFIXES)}). Set data.root to the folder that "
-                "holds train/<class>/."
-            )
+            raise InputError(f"{folder}: no pictures ({', '.join(_SUFFIXES)}){_WAY_OUT}")
         how = Decoding(self.spec.channels, self.spec.size, self.crop, self.convert)
         image = cached_images([path for paths in listed for path in paths], self.root, how, self.cache)
         group = torch.arange(len(listed)).repeat_interleave(torch.tensor([len(paths) for paths in listed]))
@@ -97,15 +87,13 @@ class ImageFolder(ImageDataModule):
             return []
         folder = self._folder("train")
         if not folder.is_dir():
-            raise InputError(
-                f"{folder}: no such folder. Set data.root to the folder that holds train/<class>/."
-            )
+            raise InputError(f"{folder}: no such folder{_WAY_OUT}")
         names = sorted(_folders_in(folder))
         if len(names) != self.spec.num_classes:
             listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise InputError(
-                f"{folder}: {len(names)} class folders ({listed}), but "
-                f"data.spec.num_classes={self.spec.num_classes}; set data.spec.num_classes={len(names)}."
+                f"data.spec.num_classes={self.spec.num_classes}, but {folder} has {len(names)} class folders "
+                f"({listed}); set it to {len(names)}."
             )
         return names
 

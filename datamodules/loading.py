@@ -4,9 +4,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
+import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
 from pydantic import TypeAdapter, ValidationError
@@ -50,6 +52,10 @@ class LoadedStream(LightningDataModule):
         """Items of these tasks, as they are kept; None is all tasks."""
         raise NotImplementedError
 
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Which rows of an official split there are in each part of the data, by the part's name."""
+        raise NotImplementedError
+
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
         """What the items of training batches go through on the device, one after the other."""
         return []
@@ -66,6 +72,14 @@ class LoadedStream(LightningDataModule):
             self.prepare_data()
             self.setup()
 
+    def save_split(self, folder: Path) -> None:
+        """Writes `<train|test>_<part>.npy` with the `rows` of each part."""
+        self.read_once()
+        folder.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "test"):
+            for part, rows in self.rows(split).items():
+                np.save(folder / f"{split}_{part}.npy", rows.numpy())
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         self.read_once()
@@ -80,7 +94,7 @@ class LoadedStream(LightningDataModule):
         data = self._training_items()
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
-            return self._loader(data, EvenBatches(len(data), self.batch_size, *processes()))
+            return self._in_order(data)
         batches = self.shuffled(data, *processes())
         if self.trainer is not None:
             # Workers begin before Lightning tells the epoch, which is not 0 after a resume.
@@ -108,14 +122,8 @@ class LoadedStream(LightningDataModule):
         batch, changes = batch.ready(), self.changes()
         if changes and self.trainer is not None and self.trainer.training:
             noise = batch_noise(self.trainer, self.seed, batch.target.device)
-
-            def changed(part: Batch) -> Batch:
-                image = part.image
-                for change in changes:
-                    image = change(image, noise)
-                return part._replace(image=image)
-
-            batch = batch.each(changed)
+            for change in changes:
+                batch = batch.each(lambda part, change=change: part._replace(image=change(part.image, noise)))
         return batch
 
     def _trained_tasks(self) -> Sequence[int]:
@@ -133,7 +141,6 @@ class LoadedStream(LightningDataModule):
             # A sampler of index arrays without DataLoader's own batching: no list of indices is ever made.
             batch_size=None,
             sampler=batches,
-            collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             # A copy from ordinary memory would wait for all that the GPU has still to do.
@@ -149,12 +156,8 @@ def batch_noise(trainer: Trainer, seed: int, device: torch.device) -> torch.Gene
     Not the global generator: Lightning moves a batch to the device before any callback can seed that for it,
     and the first batch after a resume would draw something else.
     """
-    place = trainer.current_epoch, batches_of_epoch(trainer), trainer.global_rank
+    place = epochs_done(trainer), batches_of_epoch(trainer), trainer.global_rank
     return torch.Generator(device).manual_seed(generator(seed, DataUse.NOISE, *place).initial_seed())
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
 
 
 def _refuse_what_hints_do_not_allow(values: Any, prefix: str = "") -> None:

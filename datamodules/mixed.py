@@ -33,8 +33,7 @@ class MixedData(ImageDataModule):
         needed = max(counts) if self.share_labels else sum(counts)
         if needed != self.spec.num_classes:
             raise InputError(
-                f"data.spec.num_classes={self.spec.num_classes}, but the parts have {counts} classes; set "
-                f"it to {needed}."
+                f"data.spec.num_classes={self.spec.num_classes}, but its parts {counts}; set it to {needed}."
             )
 
     def prepare_data(self) -> None:
@@ -42,21 +41,18 @@ class MixedData(ImageDataModule):
             part.prepare_data()
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
-        images, labels, groups = [], [], []
-        first = 0
-        for number, part in enumerate(self.parts):
-            own = part.read(split)
-            images.append(own.image)
-            labels.append(own.label + first)
-            groups.append(labels[-1] if self.group_by == "class" else torch.full_like(own.label, number))
-            first += 0 if self.share_labels else part.spec.num_classes
-        shapes = {tuple(image.shape[1:]) for image in images}
+        read = [part.read(split) for part in self.parts]
+        shapes = {tuple(one.image.shape[1:]) for one in read}
         if len(shapes) > 1:
             raise InputError(
-                f"data.parts: their images have the shapes {sorted(shapes)}; give every part the same "
-                "spec.channels and spec.size."
+                f"data.parts: their images have the shapes {sorted(shapes)}; give all one spec.channels and "
+                "spec.size."
             )
-        return LabelledItems(torch.cat(images), torch.cat(labels), torch.cat(groups))
+        counts = torch.tensor([0 if self.share_labels else part.spec.num_classes for part in self.parts])
+        part = torch.arange(len(read)).repeat_interleave(torch.tensor([len(one.label) for one in read]))
+        label = torch.cat([one.label for one in read]) + (counts.cumsum(0) - counts)[part]
+        image = torch.cat([one.image for one in read])
+        return LabelledItems(image, label, label if self.group_by == "class" else part)
 
     def group_names(self) -> tuple[str, ...]:
         names = [type(part).__name__.removesuffix("Data") for part in self.parts]

@@ -1,6 +1,6 @@
 """MNIST (LeCun et al. 1998) and FashionMNIST (Xiao et al. 2017, arXiv:1708.07747), from their IDX files."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,6 @@ from lit_gen.core.types import ImageSpec, InputError
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-SPEC = ImageSpec(channels=1, size=28, num_classes=10)
 
 
 @dataclass(eq=False, repr=False)
@@ -22,8 +21,7 @@ class MNIST(FileImages):
 
     loader = "MNIST"
 
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
+    spec: ImageSpec = field(default=ImageSpec(1, 28, 10), kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -37,10 +35,7 @@ class MNIST(FileImages):
         image = read_idx(self.folder, f"{_PREFIX[split]}-images-idx3-ubyte", 3)
         label = read_idx(self.folder, f"{_PREFIX[split]}-labels-idx1-ubyte", 1).long()
         if len(image) != len(label):
-            raise InputError(
-                f"{self.folder}: {len(image)} images, but {len(label)} labels; the files do not belong "
-                "together."
-            )
+            raise InputError(f"{self.folder}: {len(image)} images, but {len(label)} labels; get both again.")
         return LabelledItems(padded(image[:, None], self.spec.size), label, label)
 
 

@@ -1,6 +1,6 @@
 """Omniglot's background set (Lake et al. 2015): 964 characters of 30 alphabets, 20 drawings of each."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +10,6 @@ from datamodules.dataset import LabelledItems
 from datamodules.files import FileImages
 from datamodules.image_cache import Decoding, cached_images
 from lit_gen.core.types import ImageSpec, InputError
-
-SPEC = ImageSpec(channels=1, size=28, num_classes=964)
 
 
 @dataclass(eq=False, repr=False)
@@ -32,9 +30,8 @@ class Omniglot(FileImages):
 
     invert: bool = True
     cache: str | Path | None = None
-    _: KW_ONLY
-    spec: ImageSpec = SPEC
-    validation: Literal["official", "fraction", "train"] = "fraction"
+    spec: ImageSpec = field(default=ImageSpec(1, 28, 964), kw_only=True)
+    validation: Literal["official", "fraction", "train"] = field(default="fraction", kw_only=True)
 
     @property
     def folder(self) -> Path:
@@ -49,21 +46,16 @@ class Omniglot(FileImages):
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         if split == "test":
-            raise InputError(
-                "data.validation=official: Omniglot's background set has no test split; use fraction or "
-                "train."
-            )
+            raise InputError("data.validation=official: Omniglot has no test split; use fraction or train.")
         characters = sorted(path for path in self.folder.glob("*/*") if path.is_dir())
         if len(characters) != self.spec.num_classes:
             raise InputError(
-                f"{self.folder}: {len(characters)} characters, but "
-                f"data.spec.num_classes={self.spec.num_classes}; the background set has 964. Unpack "
-                "images_background.zip there again, or correct the key."
+                f"data.spec.num_classes={self.spec.num_classes}, but {self.folder} has {len(characters)} "
+                "characters and the background set 964; unpack its zip again, or correct the key."
             )
-        listed = [sorted(map(str, character.glob("*.png"))) for character in characters]
-        paths = [path for paths in listed for path in paths]
+        number = {character: place for place, character in enumerate(characters)}
+        paths = [path for character in characters for path in sorted(character.glob("*.png"))]
         how = Decoding(self.spec.channels, self.spec.size, invert=self.invert)
-        image = cached_images(paths, self.folder, how, self.cache)
-        drawings = torch.tensor([len(paths) for paths in listed])
-        label = torch.arange(len(characters)).repeat_interleave(drawings)
+        image = cached_images([*map(str, paths)], self.folder, how, self.cache)
+        label = torch.tensor([number[path.parent] for path in paths])
         return LabelledItems(image, label, label)

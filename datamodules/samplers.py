@@ -43,10 +43,8 @@ class ShuffledBatches(Sampler[np.ndarray]):
 
     def dealt(self, total: int) -> np.ndarray:
         """The places of the epoch in order, for all processes: [total]."""
-        rng = generator(self.seed, DataUse.ORDER, self.epoch)
-        return np.resize(
-            torch.randperm(self.num_images, generator=rng).numpy(), total
-        )  # repeats from the start
+        order = torch.randperm(self.num_images, generator=generator(self.seed, DataUse.ORDER, self.epoch))
+        return np.resize(order.numpy(), total)  # repeats from the start
 
 
 class ShuffledPairs(ShuffledBatches):
@@ -81,8 +79,8 @@ class EvenBatches(SequentialSampler):
     def __init__(self, num_images: int, batch_size: int, num_replicas: int = 1, rank: int = 0) -> None:
         if num_images < num_replicas:
             raise InputError(
-                f"{num_images} images cannot be shared by {num_replicas} processes, and evaluation never "
-                "repeats one; lower trainer.devices or use more data."
+                f"{num_images} images cannot be shared by {num_replicas} processes without repeating one; "
+                "lower trainer.devices or use more data."
             )
         self.num_images, self.num_replicas, self.rank = num_images, num_replicas, rank
         batches = math.ceil(math.ceil(num_images / num_replicas) / batch_size)

@@ -1,13 +1,15 @@
 """Dealing a data set into tasks: a split says what share of every group goes where, `deal` hands it out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, Positive
 
 
 @runtime_checkable
@@ -41,24 +43,22 @@ class ClassSplit:
         reverse: the tasks arrive in the opposite order.
     """
 
-    num_tasks: int
+    num_tasks: Positive
     order: list[int] | None = None
-    classes_per_task: int | list[int] | None = None
+    classes_per_task: Positive | list[Positive] | None = None
     drop_rest: bool = False
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1:
-            raise InputError(f"stream.num_tasks={self.num_tasks}: a stream has at least one task.")
         if self.order is not None and len(set(self.order)) != len(self.order):
             raise InputError(
-                f"stream.split.order={self.order} names a class twice; every class is in at most one task."
+                f"stream.split.order={self.order}: it names a class twice; one task each at most."
             )
-        sizes = self._sizes(0)
-        if self.classes_per_task is not None and (len(sizes) != self.num_tasks or min(sizes) < 1):
+        sizes = self.classes_per_task
+        if isinstance(sizes, Sequence) and len(sizes) != self.num_tasks:
             raise InputError(
-                f"stream.split.classes_per_task={self.classes_per_task} does not fit stream.num_tasks="
-                f"{self.num_tasks}; give one positive number, or a list of {self.num_tasks} of them."
+                f"stream.split.classes_per_task={sizes}: stream.num_tasks={self.num_tasks} asks for one "
+                f"number, or a list of {self.num_tasks}."
             )
 
     def shares(self, num_groups: int, rng: torch.Generator) -> Tensor:
@@ -99,16 +99,9 @@ class DirichletSplit:
         complete: the shares of each group are scaled to 1, so that no image is left out.
     """
 
-    num_tasks: int
-    alpha: float = 1.0
+    num_tasks: Positive
+    alpha: Annotated[float, Gt(0)] = 1.0
     complete: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_tasks < 1 or self.alpha <= 0:
-            raise InputError(
-                f"stream.num_tasks={self.num_tasks}, stream.split.alpha={self.alpha}: there is at least one "
-                "task, and alpha is positive."
-            )
 
     def shares(self, num_groups: int, rng: torch.Generator) -> Tensor:
         # torch's Dirichlet takes no generator; numpy's legacy one never changes its stream.

@@ -1,40 +1,20 @@
 """Two domains of images of which no pairs are known: any two data sets, or one in two looks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.dataset import Indexed, StreamDataset, label_counts
+from datamodules.dataset import Indexed, StreamDataset
 from datamodules.loading import LoadedStream
 from datamodules.looks import LOOKS, Look, channels_after
 from datamodules.samplers import ShuffledPairs
 from lit_gen.core.images import flip_some
 from lit_gen.core.random import DataUse, generator
-from lit_gen.core.types import Batch, ImageSpec, InputError, PairBatch, Split, Task
-
-_SPLITS = ("train", "val", "test")
-
-
-class Domain(Indexed):
-    """Some images of a data set, in the looks of a domain."""
-
-    def __init__(self, images: StreamDataset, places: Tensor, looks: tuple[Look, ...]) -> None:
-        self.images, self.places, self.looks = images, places, looks
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def batch(self, places: Tensor) -> Batch:
-        batch = self.images[self.places[places]]
-        image = batch.image
-        for look in self.looks:
-            image = LOOKS[look](image, batch.index)
-        return batch._replace(image=image, task=torch.zeros_like(batch.task))
+from lit_gen.core.types import ImageSpec, InputError, PairBatch, Split, Task
 
 
 class Pairs(Indexed):
@@ -44,7 +24,7 @@ class Pairs(Indexed):
     domain.
     """
 
-    def __init__(self, a: Domain, b: Domain) -> None:
+    def __init__(self, a: StreamDataset, b: StreamDataset) -> None:
         self.a, self.b = a, b
 
     def __len__(self) -> int:
@@ -89,9 +69,9 @@ class UnpairedData(LoadedStream):
         super().__post_init__()
         if self.num_tasks != 1:
             raise InputError(f"stream.num_tasks={self.num_tasks}: two domains are one task; use stream=none.")
-        self.sources, self.looks = (self.a, self.b), (tuple(self.a_looks), tuple(self.b_looks))
+        self.sources, self.looks = (self.a, self.b), (self.a_looks, self.b_looks)
         self._check_shapes()
-        self._domains: dict[Split, tuple[Domain, Domain]] = {}
+        self._domains: dict[Split, list[StreamDataset]] = {}
 
     def prepare_data(self) -> None:
         for source in self.sources:
@@ -102,10 +82,9 @@ class UnpairedData(LoadedStream):
             return
         for source in self.sources:
             source.setup(stage)
-        self._domains = {split: self._split(split) for split in _SPLITS}
+        self._domains = {split: self._split(split) for split in get_args(Split)}
         a, b = self._domains["train"]
-        counts = label_counts(a.images.label[a.images.rows[a.places]], self.spec.num_classes)
-        self._tasks = (Task(0, "all", counts, 0, max(len(a), len(b))),)
+        self._tasks = (Task(0, "all", a.counts(self.spec.num_classes), 0, max(len(a), len(b))),)
 
     def dataset(self, split: Split, tasks: Sequence[int] | None = None) -> Pairs:
         """Pairs of this split, uint8; there is only task 0."""
@@ -114,12 +93,9 @@ class UnpairedData(LoadedStream):
         if split == "train":
             return Pairs(*domains)
         length, parts = min(map(len, domains)), []
-        for number, (domain, looks) in enumerate(zip(domains, self.looks, strict=True)):
-            if len(domain) == length:
-                parts.append(domain)
-                continue
+        for number, domain in enumerate(domains):
             order = torch.randperm(len(domain), generator=generator(self.seed, DataUse.PART, number))
-            parts.append(Domain(domain.images, domain.places[order[:length].sort().values], looks))
+            parts.append(domain.at(order[:length].sort().values))
         return Pairs(*parts)
 
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
@@ -128,13 +104,9 @@ class UnpairedData(LoadedStream):
     def shuffled(self, data: Pairs, num_replicas: int, rank: int) -> ShuffledPairs:
         return ShuffledPairs((len(data.a), len(data.b)), self.batch_size, self.seed, num_replicas, rank)
 
-    def save_split(self, folder: Path) -> None:
-        """Writes `<train|test>_<a|b>.npy`: rows of the official splits of each domain's data set."""
-        self.read_once()
-        folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "test"):
-            for name, domain in zip("ab", self._domains[split], strict=True):
-                np.save(folder / f"{split}_{name}.npy", domain.images.rows[domain.places].numpy())
+    def rows(self, split: Split) -> dict[str, Tensor]:
+        """Of each domain's data set."""
+        return {name: domain.rows for name, domain in zip("ab", self._domains[split], strict=True)}
 
     def _check_shapes(self) -> None:
         for name, source, looks in zip("ab", self.sources, self.looks, strict=True):
@@ -142,27 +114,29 @@ class UnpairedData(LoadedStream):
             if (channels, source.spec.size) != self.spec[:2]:
                 raise InputError(
                     f"data.{name} has images of {channels} channel(s) and {source.spec.size} pixels a side, "
-                    f"and data.spec says {self.spec.channels} and {self.spec.size}. Change data.{name}.spec "
-                    f"or data.spec, or make grey images colour ones with data.{name}_looks=[repeat]."
+                    f"data.spec says {self.spec.channels} and {self.spec.size}; change one of them, or make "
+                    f"grey images colour ones with data.{name}_looks=[repeat]."
                 )
         if self.spec.num_classes != self.a.spec.num_classes:
             raise InputError(
-                f"data.spec.num_classes={self.spec.num_classes}, but data.a.spec.num_classes="
-                f"{self.a.spec.num_classes}; data.spec counts the classes of domain a."
+                f"data.spec.num_classes={self.spec.num_classes} counts the classes of domain a, and "
+                f"data.a.spec.num_classes={self.a.spec.num_classes}; set both to the same."
             )
 
-    def _split(self, split: Split) -> tuple[Domain, Domain]:
-        images = [source.dataset(split) for source in self.sources]
-        counts = [len(one) for one in images]
-        places = [torch.arange(count) for count in counts]
+    def _split(self, split: Split) -> list[StreamDataset]:
+        domains = [source.dataset(split) for source in self.sources]
         if self.halves:
-            if counts[0] != counts[1] or counts[0] < 2:
+            a, b = map(len, domains)
+            if a != b or a < 2:
                 raise InputError(
-                    f"data.halves=true: data.a has {counts[0]} {split} images and data.b {counts[1]}; halves "
-                    "are made of the same two or more images. Set data.halves=false for different data sets."
+                    f"data.halves=true: data.a has {a} {split} images and data.b {b}; halves are made of the "
+                    "same two or more images. Set data.halves=false for different data sets."
                 )
-            order = torch.randperm(
-                counts[0], generator=generator(self.seed, DataUse.HALVES, split == "train")
-            )
-            places = [half.sort().values for half in order.tensor_split(2)]
-        return tuple(Domain(*each) for each in zip(images, places, self.looks, strict=True))
+            order = torch.randperm(a, generator=generator(self.seed, DataUse.HALVES, split == "train"))
+            halves = zip(domains, order.tensor_split(2), strict=True)
+            domains = [one.at(half.sort().values) for one, half in halves]
+        for number, looks in enumerate(self.looks):
+            one = domains[number]
+            changes = [*one.looks, *(LOOKS[look] for look in looks)]
+            domains[number] = replace(one, task=torch.zeros_like(one.task), looks=changes)
+        return domains

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.progress import epochs_done
 from lit_gen.core.random import Use, forked_rng, processes
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
 
@@ -121,10 +122,9 @@ class GenerativeReplay(LitGenerator):
         """The pool of this task and epoch; made here and not in `begin`, which comes before a checkpoint's
         weights.
         """
-        epoch = self.trainer.current_epoch if self.refresh_every else 0
+        epoch = epochs_done(self.trainer) if self.refresh_every else 0
         if self._pool is None or epoch != self._pool_epoch:
-            past = epoch - int(self.pool_first_epoch)
-            number = past // self.refresh_every if self.refresh_every else 0
+            number = (epoch - int(self.pool_first_epoch)) // (self.refresh_every or 1)
             if self._pool is None or number != self._pool_number:
                 self._pool = self._made_pool(seen, number)
             self._pool_epoch, self._pool_number = epoch, number
@@ -135,9 +135,8 @@ class GenerativeReplay(LitGenerator):
         total, place = self.pool_size * seen, (int(self.pool_seed), Use.REPLAY_POOL, number)
         world, rank = processes()
         device = self.pool_dealt.device
-        unknown = torch.zeros(total, dtype=torch.long, device=device)
         image = torch.zeros(total, *self.spec.shape, dtype=self.spec.stored, device=device)
-        pool = Batch(image, unknown.clone(), unknown.clone(), unknown.clone())
+        pool = Batch(image, *torch.zeros(3, total, dtype=torch.long, device=device))
         for block in range(rank, -(-total // BLOCK), world):
             part = slice(block * BLOCK, min((block + 1) * BLOCK, total))
             with forked_rng(*place, block, device=device):
@@ -155,7 +154,7 @@ class GenerativeReplay(LitGenerator):
         if self.replay == "pool":
             self._pool = None
             self.pool_seed.copy_(torch.randint(2**62, ()))
-            self.pool_first_epoch.fill_(self.trainer.current_epoch if self.refresh_every else 0)
+            self.pool_first_epoch.fill_(epochs_done(self.trainer) if self.refresh_every else 0)
             self.pool_dealt.zero_()
 
     def _close(self, task: Task) -> None:

@@ -51,7 +51,6 @@ class SequenceSpec(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Dimensions of one sequence."""
         return (self.length,)
 
     def to_model(self, stored: Tensor) -> Tensor:
@@ -59,7 +58,6 @@ class SequenceSpec(NamedTuple):
         return stored
 
     def to_stored(self, items: Tensor) -> Tensor:
-        """int64, as they are."""
         return items
 
     def mismatch(self, stored: Tensor) -> str:
@@ -119,7 +117,7 @@ class Batch(NamedTuple):
 
 
 class PairBatch(NamedTuple):
-    """Equally many images of two domains, which belong to no common pairs."""
+    """Equally many images of two domains, in no common pairs; methods change both halves, a first."""
 
     a: Batch
     b: Batch
@@ -131,21 +129,16 @@ class PairBatch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of items of each domain."""
         return self.a.size
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
-        """All parts on the device."""
         return self.each(lambda half: half.to(device, non_blocking))
 
     def ready(self) -> PairBatch:
-        """As models get it."""
         return self.each(Batch.ready)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> PairBatch:
-        """Each part of both halves changed."""
         return self.each(lambda half: half.map(change))
 
     def each(self, change: Callable[[Batch], Batch]) -> PairBatch:
-        """Both halves changed, a first."""
         return PairBatch(change(self.a), change(self.b))

@@ -5,26 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from data_toys import Recorder, joined, stream, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules.binarize import BinaryImages
+from datamodules.binarize import fixed_draw, threshold
 from datamodules.digits import Digits
 from datamodules.domains import RotatedData
 from datamodules.mixed import MixedData
-from datamodules.synthetic import SyntheticData
 from datamodules.tasks import ClassSplit, NoSplit
-from lit_gen.core.types import ImageSpec, InputError
+from lit_gen.core.types import ImageSpec
 
-SPEC = ImageSpec(1, 8, 4)
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-
-
-def stream(num_tasks=2, **settings):
-    settings = {"spec": SPEC, "num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
-    data = SyntheticData(split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
-    data.setup()
-    return data
 
 
 def digits(num_tasks=1, **settings):
@@ -33,20 +24,15 @@ def digits(num_tasks=1, **settings):
     return data
 
 
-def joined(loader):
-    """All images of a loader."""
-    return torch.cat([batch.image for batch in loader])
-
-
 def test_a_threshold_makes_the_upper_half_of_the_levels_white():
-    (image,) = BinaryImages(LEVELS, "threshold").index_select(0, torch.tensor([0]))
+    image = threshold(LEVELS, torch.tensor([5]), torch.tensor([5]))
     assert image.flatten().tolist() == [0] * 128 + [255] * 128 and image.dtype == torch.uint8
 
 
 def test_pixels_are_white_as_often_as_their_level_says_and_independently():
     count = 3000
-    store = BinaryImages(LEVELS.expand(count, -1, -1, -1), "dynamic")
-    white = store.index_select(0, torch.arange(count)).flatten(1).double() / 255
+    rows = torch.arange(count)
+    white = fixed_draw(LEVELS.expand(count, -1, -1, -1), rows, rows).flatten(1).double() / 255
     assert white.unique().tolist() == [0, 1]
     chance = LEVELS.flatten().double() / 255
     error = (chance * (1 - chance) / count).sqrt()
@@ -55,13 +41,6 @@ def test_pixels_are_white_as_often_as_their_level_says_and_independently():
     standard = (white - chance)[:, 50:200] / (chance * (1 - chance)).sqrt()[50:200]
     for a, b in ((standard[:, 1:], standard[:, :-1]), (standard[1:], standard[:-1])):
         assert abs((a * b).mean().item()) < 5 / a.numel() ** 0.5
-
-
-def test_an_image_is_drawn_the_same_whatever_is_asked_with_it():
-    store = BinaryImages(torch.full((9, 1, 8, 8), 128, dtype=torch.uint8), "dynamic")
-    whole = store.index_select(0, torch.arange(9))
-    assert store.index_select(0, torch.tensor([7, 2])).equal(whole[[7, 2]])
-    assert len(whole.unique(dim=0)) == 9
 
 
 def test_neither_seed_nor_split_changes_how_an_image_is_evaluated():
@@ -82,48 +61,14 @@ def test_every_part_of_the_data_is_black_and_white(how):
         assert not before.image.equal(images.image)
         assert all(a.equal(b) for a, b in zip(images[1:], before[1:], strict=True))
     for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
-        assert set(joined(loader).unique().tolist()) == {0, 255}
-
-
-def test_nothing_is_changed_unless_it_is_asked_for():
-    assert isinstance(stream().dataset("train", [0]).image, torch.Tensor)
-
-
-class Recorder(LightningModule):
-    """Trains a number; remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.trained, self.validated = [], []
-
-    def training_step(self, batch):
-        self.trained.append(batch)
-        return self.weight * batch.image.mean() + 0 * torch.rand(())
-
-    def validation_step(self, batch):
-        self.validated.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+        assert set(joined(loader).image.unique().tolist()) == {0, 255}
 
 
 def fitted(folder=None, epochs=2, resume=None, **settings):
     """A model that was fitted, and the data."""
     data, model = stream(num_tasks=1, **settings), Recorder()
     saver = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
-    walker = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        logger=False,
-        callbacks=saver,
-        enable_checkpointing=bool(saver),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+    walker = trainer(*saver, max_epochs=epochs)
     walker.fit(model, datamodule=data, ckpt_path=resume)
     return model, data
 
@@ -136,22 +81,22 @@ def test_training_images_are_drawn_anew_in_every_epoch_and_the_same_in_every_run
     shown = [batch.image for batch in model.trained]
     assert all(a.equal(b.image) for a, b in zip(shown, again.trained, strict=True))
     assert {*torch.cat(shown).unique().tolist()} == {-1.0, 1.0}
-    index = torch.cat([batch.index for batch in model.trained])
+    index = joined(model.trained).index
     first, second = (torch.cat(shown).chunk(2)[i][index.chunk(2)[i].argsort()] for i in (0, 1))
     differs = (first != second).double().mean().item()
     chance = data.read("train").image.double() / 255
     assert differs == pytest.approx((2 * chance * (1 - chance)).mean().item(), abs=0.02)
     other, _ = fitted(binarize="dynamic", seed=1)
     assert not other.trained[0].image.equal(shown[0])
-    held = torch.cat([batch.image for batch in model.validated]).chunk(2)
+    held = joined(model.validated).image.chunk(2)
     assert held[0].equal(held[1]), "validation is repeatable"
 
 
 def test_a_threshold_shows_the_same_images_in_training():
     model, data = fitted(binarize="threshold", epochs=1)
-    index = torch.cat([batch.index for batch in model.trained])
+    index = joined(model.trained).index
     expected = data.dataset("train", [0])[index.numpy()].image
-    assert torch.cat([batch.image for batch in model.trained]).equal(expected.float() / 127.5 - 1)
+    assert joined(model.trained).image.equal(expected.float() / 127.5 - 1)
 
 
 @pytest.mark.parametrize("setting", [{"binarize": "dynamic"}, {"flip": True}], ids=["binarize", "flip"])
@@ -174,8 +119,3 @@ def test_transformed_and_mixed_data_are_binarised_after_all_else():
         data.setup()
         image = data.dataset("train", [0])[np.arange(2000)].image
         assert set(image.unique().tolist()) == {0, 255}
-
-
-def test_other_words_are_refused():
-    with pytest.raises(InputError, match="binarize=half"):
-        stream(binarize="half")

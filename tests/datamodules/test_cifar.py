@@ -99,7 +99,7 @@ class RunsCode:
             pickle.dumps({b"data": images(2).astype(np.float32), b"labels": [0, 1]}, protocol=2),
             "expected bytes",
         ),
-        (pickle.dumps({b"data": images(2), b"labels": [0, 10]}, protocol=2), "0 to 9"),
+        (pickle.dumps({b"data": images(2), b"labels": [0, 10]}, protocol=2), "labels from 0 to 10"),
         (pickle.dumps({b"data": images(2)}, protocol=2), "labels"),
         (pickle.dumps({b"data": RunsCode(), b"labels": []}, protocol=2), "which no CIFAR file needs"),
         (b"", "truncated"),

@@ -7,30 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from data_toys import Recorder, joined, stream, trainer
 from torch.utils.data import DataLoader
 
 import datamodules
 from datamodules.digits import Digits
 from datamodules.loading import LoadedStream
-from datamodules.synthetic import SyntheticData
-from datamodules.tasks import ClassSplit, NoSplit
+from datamodules.tasks import NoSplit
 from lit_gen.core.images import to_float
 from lit_gen.core.types import ImageSpec, InputError
-
-SPEC = ImageSpec(1, 8, 4)
-
-
-def stream(num_tasks=2, **settings):
-    settings = {"spec": SPEC, "num_images": 90, "num_test_images": 31, "batch_size": 7} | settings
-    data = SyntheticData(split=ClassSplit(num_tasks), num_tasks=num_tasks, **settings)
-    data.setup()
-    return data
-
-
-def joined(loader):
-    """All images of a loader as one batch."""
-    return type(next(iter(loader)))(*map(torch.cat, zip(*loader, strict=True)))
 
 
 def test_no_past_image_is_ever_in_a_later_tasks_loader():
@@ -144,7 +129,8 @@ def test_a_share_of_every_class_keeps_its_label(share):
     [
         ({"batch_size": 0}, "batch_size=0: input should be greater than 0"),
         ({"spec": ImageSpec(1, -8, 4)}, "spec.size=-8"),
-        ({"num_tasks": 5}, "stream.num_tasks=5"),
+        ({"without_classes": [4]}, "classes from 0 to 3"),
+        ({"without_classes": [0, 1]}, "task.s. 0"),
         ({"num_tasks": 4, "num_images": 3}, "task.s. 3"),
         ({"validation": "some"}, "validation=some: input should be 'official', 'fraction' or 'train'"),
         ({"labelled_share": 1.5}, "labelled_share=1.5: input should be less than or equal to 1"),
@@ -165,68 +151,29 @@ def test_digits_have_a_fixed_stratified_test_split():
     assert (share - 0.3).abs().max() < 0.005
 
 
-class Recorder(LightningModule):
-    """Trains a number; remembers what it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.trained, self.validated, self.predicted = [], [], []
-
-    def training_step(self, batch):
-        self.trained.append(batch)
-        return self.weight * batch.image.mean()
-
-    def validation_step(self, batch):
-        self.validated.append(batch)
-
-    def predict_step(self, batch):
-        self.predicted.append(batch)
-        return batch.index
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-def trainer(**settings):
-    settings = {"max_epochs": 1, "num_sanity_val_steps": 0} | settings
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **settings,
-    )
-
-
 def test_lightning_asks_for_new_loaders_at_every_fit_and_shuffles_every_epoch():
     data, model, walker = stream(flip=True), Recorder(), trainer()
     for task in data.tasks:
         data.current_task = task.index
         walker.fit_loop.max_epochs = walker.current_epoch + 2
         walker.fit(model, datamodule=data)
-        order = torch.cat([batch.index for batch in model.trained])
-        first, second = order.chunk(2)
+        shown = joined(model.trained)
+        first, second = shown.index.chunk(2)
         assert not first.equal(second) and first.sort().values.equal(second.sort().values)
         assert first.sort().values.tolist() == [*range(task.first_index, task.first_index + task.num_images)]
         assert {batch.task.max().item() for batch in model.validated[-1:]} == {task.index}
         truth = to_float(data.dataset("train", [task.index])[(first - task.first_index).numpy()].image)
-        images = torch.cat([batch.image for batch in model.trained])[: len(first)]
+        images = shown.image[: len(first)]
         same = (images == truth).flatten(1).all(1)
         mirrored = (images == truth.flip(-1)).flatten(1).all(1)
         assert (same ^ mirrored).all() and same.any() and mirrored.any()
         assert all(batch.image.dtype == torch.float32 for batch in model.trained + model.validated)
         model.trained.clear()
         walker.predict(model, datamodule=data)
-        shown = torch.cat([batch.index for batch in model.predicted])
-        assert shown.tolist() == sorted(first.tolist())
-        unmirrored = to_float(
-            data.dataset("train", [task.index]).image[data.dataset("train", [task.index]).rows]
-        )
-        assert torch.cat([batch.image for batch in model.predicted]).equal(unmirrored)
+        shown = joined(model.predicted)
+        assert shown.index.tolist() == sorted(first.tolist())
+        images = data.dataset("train", [task.index])
+        assert shown.image.equal(to_float(images.image[images.rows]))
         model.predicted.clear()
 
 
@@ -258,12 +205,6 @@ def test_classes_are_left_out_by_their_label_even_where_it_is_hidden(validation)
     original = data.read("train").label
     assert 2 not in original[data.dataset("train", [0]).rows]
     assert 2 in original[data.dataset("test", [0]).rows]
-
-
-@pytest.mark.parametrize(("left_out", "said"), [([4], "classes from 0 to 3"), ([0, 1], "task.s. 0")])
-def test_impossible_classes_to_leave_out_are_refused(left_out, said):
-    with pytest.raises(InputError, match=said):
-        stream(num_tasks=2, without_classes=left_out)
 
 
 def test_every_data_set_says_what_it_takes_and_works_with_its_defaults():

@@ -152,7 +152,7 @@ def test_pictures_without_classes_have_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_classes": 3}, r"2 class folders \(cat, dog\).*data.spec.num_classes=2"),
+        ({"num_classes": 3}, r"data.spec.num_classes=3, .* has 2 class folders \(cat, dog\)"),
         ({"channels": 2}, "spec.channels=2"),
     ],
 )

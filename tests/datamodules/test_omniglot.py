@@ -59,7 +59,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="omniglot-py/images_background"):
         omniglot(tmp_path)
     write(tmp_path)
-    with pytest.raises(InputError, match="5 characters"):
+    with pytest.raises(InputError, match="has 5 characters"):
         omniglot(tmp_path, spec=ImageSpec(1, 28, 964))
     with pytest.raises(InputError, match="use fraction or train"):
         omniglot(tmp_path, validation="official")

@@ -41,14 +41,6 @@ def test_rows_that_sum_to_one_up_to_rounding_lose_nothing():
     assert torch.cat(parts).sort().values.equal(torch.arange(500))
 
 
-def test_a_deal_depends_on_its_seed_only():
-    shares = torch.full((6, 2), 0.5)
-    first = dealt(shares, 5)
-    torch.manual_seed(99)
-    assert all(a.equal(b) for a, b in zip(first, dealt(shares, 5), strict=True))
-    assert not first[0].equal(dealt(shares, 6)[0])
-
-
 def test_groups_below_zero_take_part_in_no_task():
     parts = deal(torch.tensor([0, -1, 0, -1, 1]), torch.ones(2, 1), generator(0))
     assert parts[0].tolist() == [0, 2, 4]
