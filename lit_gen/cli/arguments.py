@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,17 +23,17 @@ def own_words(
     Args:
         own: key -> type with its range; `list[...]` takes values with commas.
         needed: of them.
-        others: first parts of the keys that may be among the other words; None: any.
+        others: first parts of the keys that the other words may have; None: any.
 
     Raises:
         InputError: all that is wrong.
     """
     values, rest, wrong = {}, [], []
-    takes = ", ".join([*own, *(f"{key}.*" for key in others or ())])
+    known = [*own, *(others or ())]
     for word in words:
         key, sign, text = word.partition("=")
         top = key.lstrip("+~").partition(".")[0]
-        if key in own and text:
+        if key in own and text.strip("[], "):
             try:
                 values[key] = _value(own[key], text)
             except ValidationError:
@@ -41,7 +41,7 @@ def own_words(
         elif key in own or (not sign and not key.startswith("~")):
             wrong.append(f"{word}: expected key=value.{did_you_mean(key, own)}")
         elif others is not None and top not in others:
-            wrong.append(f"{word}: the keys here are {takes}.{did_you_mean(key, own)}")
+            wrong.append(f"{word}: the keys here are {', '.join(known)}.{did_you_mean(key, known)}")
         else:
             rest.append(word)
     given = {word.partition("=")[0] for word in words}
@@ -53,25 +53,6 @@ def own_words(
 
 def _value(hint: Any, text: str) -> Any:
     adapter = TypeAdapter(hint)
-    if getattr(hint, "__origin__", None) is list:
+    if get_origin(hint) is list:
         return adapter.validate_python([part.strip() for part in text.strip("[]").split(",") if part.strip()])
     return adapter.validate_strings(text)
-
-
-def split_words(words: Sequence[str], own: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """As `own_words`, with every value as it was given."""
-    values, others = own_words(words, dict.fromkeys(own, str))
-    return values, others
-
-
-def as_count(key: str, text: str, least: int = 0) -> int:
-    """An integer of at least `least`.
-
-    Raises:
-        InputError: the text is none.
-    """
-    if not text.lstrip("-").isdigit():
-        raise InputError(f"{key}={text}: expected an integer")
-    if int(text) < least:
-        raise InputError(f"{key}={text}: must be at least {least}")
-    return int(text)

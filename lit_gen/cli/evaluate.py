@@ -8,7 +8,8 @@ from pathlib import Path
 from lightning import seed_everything
 
 from callbacks.task_switch import TaskSwitch
-from lit_gen.cli.arguments import split_words
+from lit_gen.cli import group_names
+from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import build, compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import rebuild
@@ -40,12 +41,13 @@ Examples
   lit-gen evaluate real=photos/test fake=generated extractor=inception
 """
 
-_OWN = ("ckpt", "real", "fake", "out")
+_OWN = {"ckpt": str, "real": Path, "fake": Path, "out": Path}
+_TOP = ("seed", "published", "mode_collapse")  # of the configuration, beside its groups
 
 
 def run(words: list[str]) -> int:
-    own, others = split_words(words, _OWN)
-    out = Path(own["out"]) if "out" in own else None
+    own, others = own_words(words, _OWN, others=(*group_names(), *_TOP))
+    out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
     if "ckpt" in own and not {"real", "fake"} & set(own):
@@ -101,17 +103,11 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     ]
 
 
-def _evaluate_folders(real: str, fake: str, overrides: Sequence[str]) -> list[Row]:
+def _evaluate_folders(real: Path, fake: Path, overrides: Sequence[str]) -> list[Row]:
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
-    return compare_folders(
-        Path(real),
-        Path(fake),
-        quality.extractor,
-        quality.metrics,
-        quality.batch_size,
-        composed.config["seed"],
-    )
+    seed = composed.config["seed"]
+    return compare_folders(real, fake, quality.extractor, quality.metrics, quality.batch_size, seed)
 
 
 def _line(row: Row) -> dict[str, str]:

@@ -2,18 +2,25 @@
 
 The grammar is Hydra's ("basic override syntax" in its manual), read by its parser. Values are laid over here,
 so that a mistake can be answered with the key that was probably meant.
+
+A config file may hold a table of rows: `paper=knop/cwae_mnist` is a row of conf/paper/knop.yaml. A row has
+keys as on the command line, groups among them (`data: mnist`, `model.weight: 5.0`), and is laid over what
+else stands in the file; the words of the command line change it. Under `shared:` stand parts of rows, by YAML
+anchors.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lit_gen.cli import did_you_mean
+from lit_gen.cli import did_you_mean, rows
 from lit_gen.cli.check import all_keys
 from lit_gen.core.types import InputError
 
@@ -100,3 +107,20 @@ def _no_such_key(config: dict[str, Any], word: Word) -> InputError:
     if "." in word.key:
         way_out = "" if word.sign == "~" else f" To add a key of your own, write +{word.key}=..."
     return InputError(f"{word.text}: there is no key {word.key!r}.{guess}{way_out}")
+
+
+def with_rows(words: Sequence[Word], conf: Path) -> list[Word]:
+    """The words, after those of the rows that they choose."""
+    own = []
+    for word in words:
+        if table := table_of(conf, word.key, str(word.value)):
+            values = OmegaConf.load(conf / word.key / f"{table}.yaml")["rows"][word.value.rpartition("/")[2]]
+            values = OmegaConf.to_container(values, resolve=False)
+            own += [Word(f"{key}={value}", "", key, value) for key, value in values.items()]
+    return [*own, *words]
+
+
+def table_of(conf: Path, group: str, choice: str | None) -> str:
+    """The name of the file whose row a choice is; "" of any other choice."""
+    table, _, row = (choice or "").rpartition("/")
+    return table if table and row in rows(conf / group / f"{table}.yaml") else ""

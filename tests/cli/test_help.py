@@ -80,6 +80,19 @@ def test_listing_takes_names_descriptions_and_default_from_the_files(tmp_path):
         listing("modle", tmp_path)
 
 
+def test_the_examples_of_the_help_name_what_there_is():
+    examples = [
+        line.split() for text in verbs().values() for line in text.splitlines() if "  lit-gen " in line
+    ]
+    chosen = [word.split("=") for words in examples for word in words if word.count("=") == 1]
+    groups = group_names()
+    for key, names in chosen:
+        group = key.removesuffix("s") if key in ("models", "experiments") else key
+        if group in groups:
+            assert {*names.strip("[]").split(",")} <= {*choices(group)}, f"{key}={names}"
+    assert len(chosen) > 20
+
+
 def test_every_config_file_says_in_its_first_comment_what_it_is():
     conf = Path(__file__).parents[2] / "conf"
     silent = [
