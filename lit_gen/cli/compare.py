@@ -8,11 +8,10 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 
-from lit_gen.cli import choices, did_you_mean
 from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
@@ -74,13 +73,6 @@ _PROBE = Probe()
 _FORMAT = 1  # raised when `measure` measures something else
 
 
-class Finished(NamedTuple):
-    """A run that is part of the table."""
-
-    model: str  # its row
-    folder: Path
-
-
 def run(words: list[str]) -> int:
     log_to(None, logging.WARNING)
     own, others = own_words(words, _OWN, needed=("out",))
@@ -91,8 +83,8 @@ def run(words: list[str]) -> int:
         for key in ("seeds", "epochs", "minutes"):
             if key in own:
                 raise InputError(f"{key}={own[key]}: the runs of runs= are trained already; leave it out")
-        finished = _labelled([Path(path) for path in dict.fromkeys(own["runs"])])
-        numbers, failures = [_numbers(each, others) for each in finished], []
+        labels = _labels([Path(path) for path in dict.fromkeys(own["runs"])])
+        numbers, failures = [_numbers(label, folder, others) for folder, label in labels.items()], []
         writable_folder("out", own["out"])
     else:
         numbers, failures = _trained(_series(given[0], own, others))
@@ -110,7 +102,7 @@ def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
         failure = series.train(each)
         if failure is None:
             try:
-                numbers.append(_numbers(Finished(each.name, each.folder), ()))
+                numbers.append(_numbers(each.name, each.folder, ()))
             except InputError as mistake:
                 failure = f"{each}: {mistake}"
         if failure is not None:
@@ -125,13 +117,6 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
         InputError: before anything is trained.
     """
     group, names = rows.removesuffix("s"), list(dict.fromkeys(own[rows]))
-    there = choices(group)
-    for name in names:
-        if name not in there:
-            raise InputError(
-                f"{rows}={name}: there is no such {group}; lit-gen --list {group} names them."
-                f"{did_you_mean(name, there)}"
-            )
     seeds, epochs, minutes = own.get("seeds", [0]), own.get("epochs"), own.get("minutes")
     if epochs and minutes:
         raise InputError("give either epochs= or minutes=: both say how long a run trains")
@@ -147,14 +132,14 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
     return Series(group, names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
 
 
-def _labelled(folders: Sequence[Path]) -> list[Finished]:
-    """The runs with what they are called: experiment or model; other settings of it get a number.
+def _labels(folders: Sequence[Path]) -> dict[Path, str]:
+    """What the runs are called: by experiment or model; other settings of it get a number.
 
     Raises:
         InputError: a folder holds no run.
     """
     known: dict[str, list[str]] = {}  # label -> settings but for the seed, in the order they came
-    finished = []
+    labels = {}
     for folder in folders:
         config = read_newest(folder).config
         label = label_of(config["choices"])
@@ -163,19 +148,19 @@ def _labelled(folders: Sequence[Path]) -> list[Finished]:
         if settings not in ways:
             ways.append(settings)
         number = ways.index(settings) + 1
-        finished.append(Finished(label if number == 1 else f"{label} ({number})", folder))
-    return finished
+        labels[folder] = label if number == 1 else f"{label} ({number})"
+    return labels
 
 
-def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
-    """What the run wrote down, and what is measured on its model; that is kept in the run's folder.
+def _numbers(label: str, folder: Path, overrides: Sequence[str]) -> RunNumbers:
+    """What a run wrote down, and what is measured on its model; that is kept in the run's folder.
 
     Raises:
         InputError: the run is not finished or cannot be read.
     """
-    scores, judge = read_scores(run.folder)
-    values = scores | read_summary(run.folder)
-    stored = read_newest(run.folder)
+    scores, judge = read_scores(folder)
+    values = scores | read_summary(folder)
+    stored = read_newest(folder)
     values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()
     about = {
@@ -184,14 +169,14 @@ def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
         "probe": dataclasses.asdict(_PROBE),
         "overrides": list(overrides),
     }
-    kept = run.folder / "analysis" / "overview.json"
+    kept = folder / "analysis" / "overview.json"
     measured = _kept(kept, about)
     if measured is None:
-        measured = measure(open_run(str(run.folder), overrides).context, _PROBE)
+        measured = measure(open_run(str(folder), overrides).context, _PROBE)
         writable_folder("runs", kept.parent)
         write_json(kept, {"about": about, "values": measured})
     seed = int(stored.config["seed"])
-    return RunNumbers(run.model, seed, values | measured, judge)
+    return RunNumbers(label, seed, values | measured, judge)
 
 
 def _kept(file: Path, about: dict[str, Any]) -> dict[str, float] | None:

@@ -12,10 +12,9 @@ from lit_gen.cli import group_names
 from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import build, compose
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.open_run import open_run
 from lit_gen.cli.run_folder import rank
 from lit_gen.cli.train import scoring_of
-from lit_gen.core.checkpoint import read
 from lit_gen.core.files import write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
@@ -70,15 +69,11 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
     """
     log_to(None)
-    composed, module, stage, current_task = rebuild(read(path), overrides)
-    config = composed.config
+    opened = open_run(path, overrides)
+    config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
-    data = composed.build("data")
-    data.prepare_data()
-    data.setup("test")
-    data.current_task = current_task
-    switch, scoring = TaskSwitch(config["seed"]), scoring_of(composed, writes=False)
-    switch.stage = stage
+    switch, scoring = TaskSwitch(config["seed"]), scoring_of(opened.composed, writes=False)
+    switch.stage = opened.stage
     if not scoring.judges:
         raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
     scoring.check(module, data)
@@ -91,16 +86,11 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         enable_progress_bar=False,
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    judged, count = {row.metric for row in scoring.rows}, len(data.dataset("test", range(current_task + 1)))
+    judged = {row.metric for row in scoring.rows}
     terms = {name.removeprefix("test/"): value for name, value in logged.items() if name.count("/") == 1}
-    return [
-        *(
-            Row(None, name, value, "", "", "test", count, 0, config["seed"])
-            for name, value in terms.items()
-            if name not in judged
-        ),
-        *scoring.rows,
-    ]
+    count, seed = len(data.dataset("test", range(opened.context.num_seen))), config["seed"]
+    own = [Row(None, name, value, "", "", "test", count, 0, seed) for name, value in terms.items()]
+    return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
 def _evaluate_folders(real: Path, fake: Path, overrides: Sequence[str]) -> list[Row]:

@@ -32,6 +32,7 @@ class Opened(NamedTuple):
     context: Context
     stored: Stored
     composed: Composed
+    stage: int  # place in the stages of its datamodule
     folder: Path  # of the run; of the checkpoint, if that lies somewhere else
     moment: str  # "" for the newest checkpoint, "task-2" for task-2.ckpt
 
@@ -83,7 +84,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     stored = read(path)
     if isinstance(threads := stored.record.get("cpu_threads"), int):
         torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
-    composed, module, _, current_task = rebuild(stored, words, device=device)
+    composed, module, stage, current_task = rebuild(stored, words, device=device)
     data = composed.build("data")
     data.prepare_data()
     data.setup("test")
@@ -93,7 +94,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     moment = "" if stored.path.name in (LAST, PREVIOUS) else stored.path.stem
     kind = label_of(composed.choices)
     context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)
-    return Opened(context, stored, composed, folder, moment)
+    return Opened(context, stored, composed, stage, folder, moment)
 
 
 def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:

@@ -98,7 +98,7 @@ def test_minutes_become_epochs_by_one_trial_of_each_experiment(tmp_path, pretend
         (["experiments=vae_mnist"], ["out= is missing"]),
         (["out=OUT"], ["one of models=, experiments= and runs="]),
         (["out=OUT", "experiments=vae_mnist", "runs=x"], ["one of models="]),
-        (["out=OUT", "models=vae,cvae"], ["models=cvae", "no such model"]),
+        (["out=OUT", "models=vae,cvae"], ["model=cvae", "no such choice"]),
         (["out=OUT", "models=vae", "model=ae"], ["model=ae", "use models="]),
         (["out=OUT", "models=vae", "recipe=autoencodr"], ["Did you mean autoencoder?"]),
         (["out=OUT", "experiments=vae_mnits"], ["vae_mnits", "Did you mean vae_mnist?"]),

@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lit_gen.__main__ import main
 from lit_gen.cli import choices, group_names, help, nearest
-from lit_gen.cli.help import describe, listing, verbs
+from lit_gen.cli.help import listing, verbs
 
 HEAVY = ("torch", "lightning", "hydra", "omegaconf", "pydantic", "numpy", "mlflow")
 
@@ -91,17 +90,6 @@ def test_the_examples_of_the_help_name_what_there_is():
         if group in groups:
             assert {*names.strip("[]").split(",")} <= {*choices(group)}, f"{key}={names}"
     assert len(chosen) > 20
-
-
-def test_every_config_file_says_in_its_first_comment_what_it_is():
-    conf = Path(__file__).parents[2] / "conf"
-    silent = [
-        str(file)
-        for group in group_names(conf)
-        for file in (conf / group).rglob("*.yaml")
-        if not describe(file)
-    ]
-    assert silent == []
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--list"], ["--version"]])
