@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from lit_gen.cli import did_you_mean, group_names
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.check import describe, fits, mismatch, signature_of
 from lit_gen.cli.config import FIXED, build, recompose
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, with_distinct_names
-from lit_gen.cli.words import parse
+from lit_gen.cli.words import key_of, own_words, parse
 from lit_gen.core.files import writable_folder, write_json, write_text
 from lit_gen.core.types import InputError, NonNegative
 from lit_gen.evaluation.folders import batches, image_files
@@ -118,7 +117,7 @@ def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
     options, parameters = {}, signature_of(USES[what]).parameters
     overrides, groups = [], group_names()
     for word in words:
-        key = word.partition("=")[0].lstrip("+~")
+        key = key_of(word)
         if key in parameters:
             option = parse(word)
             if not fits(parameters[key].hint, option.value):

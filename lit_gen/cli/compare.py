@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import label_of, open_run
 from lit_gen.cli.runs import Series
+from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import read_newest
 from lit_gen.core.files import writable_folder, write_json, write_text
 from lit_gen.core.progress import stored_epochs
@@ -121,7 +121,7 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
     if epochs and minutes:
         raise InputError("give either epochs= or minutes=: both say how long a run trains")
     for word in overrides:
-        key = word.partition("=")[0].lstrip("+~")
+        key = key_of(word)
         if key in (group, *_PER_RUN):
             raise InputError(f"{word}: every run has its own; use {rows}=, seeds= and out=")
         if key == "trainer.max_epochs" and (epochs or minutes):

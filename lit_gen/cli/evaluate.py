@@ -9,12 +9,12 @@ from lightning import seed_everything
 
 from callbacks.task_switch import TaskSwitch
 from lit_gen.cli import group_names
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import build, compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import open_run
 from lit_gen.cli.run_folder import rank
 from lit_gen.cli.train import scoring_of
+from lit_gen.cli.words import own_words
 from lit_gen.core.files import write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import grid, to_uint8
 from lit_gen.core.module import LitGenerator

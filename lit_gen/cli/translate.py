@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from datamodules.image_cache import Decoding, decode
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel

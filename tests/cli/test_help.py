@@ -22,7 +22,7 @@ def toy_verbs(tmp_path, monkeypatch):
     (tmp_path / "train.py").write_text(
         'raise ImportError("read, not run")\nHELP = """\nlit-gen train [key=value ...]\n\nTrains.\n"""\n'
     )
-    (tmp_path / "sample.py").write_text('HELP: str = "Samples."\n')
+    (tmp_path / "sample.py").write_text('HELP = """Samples."""\n')
     (tmp_path / "other.py").write_text('x = {}\nx["HELP"] = 3\n')
     found = verbs(tmp_path)
     monkeypatch.setattr(help, "verbs", lambda: found)
