@@ -37,15 +37,13 @@ class Opened(NamedTuple):
     moment: str  # "" for the newest checkpoint, "task-2" for task-2.ckpt
 
 
-def rebuild(
-    stored: Stored, words: Sequence[str] = (), refused: Sequence[str] = FIXED, device: str = "cpu"
-) -> Rebuilt:
+def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> Rebuilt:
     """Lays the words over the stored configuration, builds the model and loads its weights.
 
     Raises:
         InputError: a word is refused or wrong, the weights fit no more, or the device cannot be used.
     """
-    composed = recompose(stored.config, words, refused)
+    composed = recompose(stored.config, words, FIXED)
     module = built_model(composed)
     load_weights(module, stored)
     ema = (composed.config["callbacks"] or {}).get("ema") or {}
