@@ -50,7 +50,7 @@ def configuration(words: list[str], folder: Path) -> Any:
 def ours(words: list[str]) -> float:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "runs" / "run")
-        folder.checkpoints.mkdir(parents=True)
+        (folder.path / "checkpoints").mkdir(parents=True)
         composed = configuration([*words, "trainer.limit_val_batches=0"], folder.path)
         seed_everything(0, verbose=False)
         parts = assemble(composed, folder, None, {})

@@ -35,6 +35,7 @@ def refused(capsys, *words) -> str:
         ("trainer.accelerator=warp", ["trainer", "warp"]),
         ("trainer.max_time=soon", ["trainer.max_time", "soon"]),
         ("judges.quality.num_samples=0", ["judges.quality.num_samples"]),
+        ("data.without_classes=[9]", ["data.without_classes=[9]", "from 0 to 3"]),
         ("extractor=inception", ["weights", "put it at"]),
     ],
 )
@@ -196,6 +197,7 @@ def test_images_to_compare_that_are_missing_or_wrong_are_named(tmp_path, capsys)
     (tmp_path / "empty" / "x.png").write_bytes(b"no picture")
     assert "x.png" in refused(capsys, *words, f"fake={tmp_path}/empty")
     assert "real= and fake=" in refused(capsys, "evaluate")
+    assert "Did you mean extractor?" in refused(capsys, *words, f"fake={good}", "extracter=inception")
 
 
 def test_an_mlflow_server_out_of_reach_does_not_end_the_run(tmp_path, capsys):

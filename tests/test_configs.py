@@ -133,6 +133,10 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
                 "model.encoder.hidden": [512, 256],
             },
         ),
+        (
+            "experiment=binarised model=iwae recipe=null",
+            {"trainer.max_epochs": compose("train", []).config["trainer"]["max_epochs"]},
+        ),
         ("model=cwae recipe=autoencoder", {"trainer.max_epochs": 100, "extractor.name": "lenet_digits"}),
         ("data=mnist recipe=autoencoder extractor=inception", {"choices.extractor": "inception"}),
         (

@@ -1,7 +1,7 @@
 """The command line, one file per verb.
 
-A verb is a module of this folder with `HELP: str` (usage and examples, a plain literal: it is read without
-importing the file) and `run(words: list[str]) -> int` (takes the words after the verb, returns the exit
+A verb is a module of this folder that assigns HELP a text in triple quotes (usage and examples, read without
+importing the file) and has `run(words: list[str]) -> int` (takes the words after the verb, returns the exit
 code).
 
 `--help` and `--list` must be quick, so nothing in this file imports torch, Lightning or Hydra.

@@ -13,13 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lit_gen.cli import did_you_mean, group_names
-from lit_gen.cli.arguments import own_words
+from lit_gen.cli import group_names
 from lit_gen.cli.check import describe, fits, mismatch, signature_of
 from lit_gen.cli.config import FIXED, build, recompose
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, with_distinct_names
-from lit_gen.cli.words import parse
+from lit_gen.cli.words import key_of, own_words, parse
 from lit_gen.core.files import writable_folder, write_json, write_text
 from lit_gen.core.types import InputError, NonNegative
 from lit_gen.evaluation.folders import batches, image_files
@@ -115,22 +114,14 @@ def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
     Raises:
         InputError: an option that this use does not take, or a value that it cannot.
     """
-    options, parameters = {}, signature_of(USES[what]).parameters
-    overrides, groups = [], group_names()
-    for word in words:
-        key = word.partition("=")[0].lstrip("+~")
-        if key in parameters:
-            option = parse(word)
-            if not fits(parameters[key].hint, option.value):
-                raise InputError(f"{word}: {mismatch(parameters[key].hint, option.value)}")
-            options[key] = option.value
-        elif "." in key or key in groups:
-            overrides.append(word)
-        else:
-            takes = [*parameters, *_OWN]
-            there_are = f"what={what} takes {', '.join(takes)}, and keys of the run such as data.root."
-            raise InputError(f"{word}: {there_are}{did_you_mean(key, takes)}")
-    return USES[what](**options), overrides
+    parameters = signature_of(USES[what]).parameters
+    own_words(words, _OWN, others=(*parameters, *group_names()))
+    options = {word.key: word for word in map(parse, [each for each in words if key_of(each) in parameters])}
+    for key, word in options.items():
+        if not fits(parameters[key].hint, word.value):
+            raise InputError(f"{word.text}: {mismatch(parameters[key].hint, word.value)}")
+    use = USES[what](**{key: word.value for key, word in options.items()})
+    return use, [word for word in words if key_of(word) not in parameters]
 
 
 def _described(what: str) -> str:

@@ -25,7 +25,6 @@ from lightning import Trainer
 from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
-from torch import nn
 
 from lit_gen.cli import did_you_mean
 from lit_gen.core.types import InputError, NonNegative, Positive
@@ -54,11 +53,6 @@ _NARROWER: dict[tuple[Any, str], Any] = {
     (Trainer, "num_nodes"): Positive,
     (Trainer, "accumulate_grad_batches"): Positive,
 }
-# The run gives it its value; null until then.
-_GIVEN_LATER = "output_dir"
-
-
-# --- the walk
 
 
 class _Problem(NamedTuple):
@@ -127,7 +121,7 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
             continue
         hint = _SPECIAL[name] if name in _SPECIAL else parameters[name].hint
         hint = _NARROWER.get((target, name), hint)
-        if fits(hint, value) or (origin == _GIVEN_LATER and value is None):
+        if fits(hint, value):
             continue
         if origin is None:
             yield _Problem(full, mismatch(hint, value), "${" not in str(raw.get(name)))
@@ -154,9 +148,6 @@ def _origin(key: str, raw: Any) -> str | None:
         return None
     dots, path = match.groups()
     return ".".join([*(key.split(".")[: -len(dots)] if dots else []), path])
-
-
-# --- what a target takes and makes
 
 
 class Parameter(NamedTuple):
@@ -201,25 +192,6 @@ def locate(path: Any) -> Callable[..., Any]:
 @functools.cache
 def signature_of(target: Callable[..., Any]) -> Signature:
     """Parameters by name, with evaluated hints."""
-    first = _own_signature(target)
-    if not (first.is_open and inspect.isclass(target)):
-        return first
-    # A class that hands further keywords up also takes what its bases do. Which of them it gives itself is
-    # not known, so none is required.
-    parameters = dict(first.parameters)
-    for cls in target.__mro__[
-        1 : target.__mro__.index(nn.Module if issubclass(target, nn.Module) else object)
-    ]:
-        if "__init__" in vars(cls):
-            more = _own_signature(cls)
-            for name, parameter in more.parameters.items():
-                parameters.setdefault(name, parameter._replace(required=False))
-            if not more.is_open:
-                return Signature(parameters, False)
-    return Signature(parameters, True)
-
-
-def _own_signature(target: Callable[..., Any]) -> Signature:
     has_init = inspect.isclass(target) and target.__init__ is not object.__init__  # a NamedTuple has none
     try:
         listed = inspect.signature(target).parameters.values()
@@ -258,9 +230,6 @@ def _makes(wanted: Any, node: dict[str, Any]) -> bool:
         return True
     # A function may say less about its result than it could.
     return made is not target and issubclass(wanted, made)
-
-
-# --- what a hint takes, and how to say it
 
 
 def fits(hint: Any, value: Any) -> bool:

@@ -8,16 +8,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 
-from lit_gen.cli import choices, did_you_mean
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import open_run
+from lit_gen.cli.open_run import label_of, open_run
 from lit_gen.cli.runs import Series
+from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import read_newest
 from lit_gen.core.files import writable_folder, write_json, write_text
 from lit_gen.core.progress import stored_epochs
@@ -36,65 +35,59 @@ from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv
 from lit_gen.evaluation.uses.probe import Probe
 
-HELP = """lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
+HELP = """lit-gen compare models=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
+lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
 lit-gen compare runs=RUN,... out=FOLDER [KEY=VALUE ...]
 
 One table over several models: quality of samples, reconstruction, probes of codes, speed, size.
 
-  experiments  each is trained with each seed, one run after the other, in out/<experiment>/seed-<k>: a run
-               that is finished is not repeated, one that was stopped goes on, one that fails is named at the
-               end
+  models       each is a row, and is trained with each seed, one run after the other, in out/<model>/seed-<k>:
+               a run that is finished is not repeated, one that was stopped goes on, one that fails is named
+               at the end
+  experiments  the same with named runs, in place of models
+  runs         the same with run folders that there are; those that differ in their seed only are one row
   seeds        numbers with commas; the table has means and standard deviations over them
-  epochs       of every run, in place of each experiment's own
-  minutes      of training, without validation and scoring: every experiment gets as many epochs as fit, by a
-               trial of it. A model that says itself how long its phases last keeps to that
-  KEY          changes every run: data.root=..., data.batch_size=128, logger=csv, ...
-  runs         run folders, in place of experiments; runs that differ in their seed only are one row
+  epochs       of every run, in place of its own
+  minutes      of training, without validation and scoring: every row gets as many epochs as fit, by a trial
+               of it. A model that says itself how long its phases last keeps to that
+  KEY          changes every run: data=mnist, recipe=autoencoder, net=conv, data.root=..., logger=csv, ...
   out          overview.md, .csv and .png, and runs.csv with every run's own numbers
 
 Examples
-  lit-gen compare experiments=ae_digits,vae_digits seeds=0,1,2 out=overview
-  lit-gen compare experiments=ae_mnist,vae_mnist seeds=0,1 minutes=3 out=overview data.root=~/data
+  lit-gen compare models=ae,vae,cwae recipe=autoencoder seeds=0,1,2 out=overview
+  lit-gen compare models=ae,vae net=conv data=mnist recipe=autoencoder minutes=3 out=overview data.root=~/data
+  lit-gen compare experiments=dcgan_mnist,wgan_gp_mnist seeds=0,1 epochs=5 out=overview
   lit-gen compare runs=runs/a,runs/b,runs/c out=overview
 """
 
+_ROWS = ("models", "experiments", "runs")
 _OWN = {
-    "experiments": list[str],
-    "runs": list[str],
+    **dict.fromkeys(_ROWS, list[str]),
     "seeds": list[NonNegative],
     "out": Path,
     "epochs": Positive,
     "minutes": Annotated[float, Gt(0), Lt(math.inf)],
 }
-_PER_RUN = ("experiment", "seed", "output_dir", "resume", "name")
+_PER_RUN = ("seed", "output_dir", "resume", "name")
 _PROBE = Probe()
 _FORMAT = 1  # raised when `measure` measures something else
-
-
-class Finished(NamedTuple):
-    """A run that is part of the table."""
-
-    model: str  # its row
-    folder: Path
 
 
 def run(words: list[str]) -> int:
     log_to(None, logging.WARNING)
     own, others = own_words(words, _OWN, needed=("out",))
-    if ("runs" in own) == ("experiments" in own):
-        raise InputError("give either experiments= or runs=; see lit-gen compare --help")
-    for key in ("experiments", "runs", "seeds"):
-        if own.get(key) == []:
-            raise InputError(f"{key}= is empty: give one value or several with commas")
-    if "runs" in own:
+    given = [key for key in _ROWS if key in own]
+    if len(given) != 1:
+        raise InputError("give one of models=, experiments= and runs=; see lit-gen compare --help")
+    if given == ["runs"]:
         for key in ("seeds", "epochs", "minutes"):
             if key in own:
                 raise InputError(f"{key}={own[key]}: the runs of runs= are trained already; leave it out")
-        finished = _labelled([Path(path) for path in dict.fromkeys(own["runs"])])
-        numbers, failures = [_numbers(each, others) for each in finished], []
+        labels = _labels([Path(path) for path in dict.fromkeys(own["runs"])])
+        numbers, failures = [_numbers(label, folder, others) for folder, label in labels.items()], []
         writable_folder("out", own["out"])
     else:
-        numbers, failures = _trained(_series(own, others))
+        numbers, failures = _trained(_series(given[0], own, others))
     if numbers:
         print(_write(numbers, own["out"]))
     for failure in failures:
@@ -109,72 +102,65 @@ def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
         failure = series.train(each)
         if failure is None:
             try:
-                numbers.append(_numbers(Finished(each.experiment, each.folder), ()))
+                numbers.append(_numbers(each.name, each.folder, ()))
             except InputError as mistake:
-                failure = f"{each.experiment} seed {each.seed}: {mistake}"
+                failure = f"{each}: {mistake}"
         if failure is not None:
             failures.append(failure)
     return numbers, failures
 
 
-def _series(own: Mapping[str, Any], overrides: Sequence[str]) -> Series:
-    """The runs to be made; every experiment composes with the overrides.
+def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Series:
+    """The runs to be made; every row composes with the overrides.
 
     Raises:
         InputError: before anything is trained.
     """
-    names, there = list(dict.fromkeys(own["experiments"])), choices("experiment")
-    for name in names:
-        if name not in there:
-            raise InputError(
-                f"experiments={name}: there is no such experiment; lit-gen --list experiment names them."
-                f"{did_you_mean(name, there)}"
-            )
+    group, names = rows.removesuffix("s"), list(dict.fromkeys(own[rows]))
     seeds, epochs, minutes = own.get("seeds", [0]), own.get("epochs"), own.get("minutes")
     if epochs and minutes:
         raise InputError("give either epochs= or minutes=: both say how long a run trains")
     for word in overrides:
-        key = word.partition("=")[0].lstrip("+~")
-        if key in _PER_RUN:
-            raise InputError(f"{word}: every run has its own; use experiments=, seeds= and out=")
+        key = key_of(word)
+        if key in (group, *_PER_RUN):
+            raise InputError(f"{word}: every run has its own; use {rows}=, seeds= and out=")
         if key == "trainer.max_epochs" and (epochs or minutes):
             raise InputError(f"{word}: epochs= and minutes= set it; give one of them")
     for name in names:
-        compose("train", [f"experiment={name}", f"seed={seeds[0]}", *overrides])
+        compose("train", [f"{group}={name}", f"seed={seeds[0]}", *overrides])
     out = writable_folder("out", own["out"])
-    return Series(names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
+    return Series(group, names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
 
 
-def _labelled(folders: Sequence[Path]) -> list[Finished]:
-    """The runs with what they are called: experiment or model; other settings of it get a number.
+def _labels(folders: Sequence[Path]) -> dict[Path, str]:
+    """What the runs are called: by experiment or model; other settings of it get a number.
 
     Raises:
         InputError: a folder holds no run.
     """
     known: dict[str, list[str]] = {}  # label -> settings but for the seed, in the order they came
-    finished = []
+    labels = {}
     for folder in folders:
         config = read_newest(folder).config
-        taken = config["choices"]
-        label = taken.get("experiment") or taken.get("paper") or taken["model"]
+        label = label_of(config["choices"])
         settings = json.dumps({k: v for k, v in config.items() if k not in _PER_RUN}, sort_keys=True)
         ways = known.setdefault(label, [])
         if settings not in ways:
             ways.append(settings)
         number = ways.index(settings) + 1
-        finished.append(Finished(label if number == 1 else f"{label} ({number})", folder))
-    return finished
+        labels[folder] = label if number == 1 else f"{label} ({number})"
+    return labels
 
 
-def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
-    """What the run wrote down, and what is measured on its model; that is kept in the run's folder.
+def _numbers(label: str, folder: Path, overrides: Sequence[str]) -> RunNumbers:
+    """What a run wrote down, and what is measured on its model; that is kept in the run's folder.
 
     Raises:
         InputError: the run is not finished or cannot be read.
     """
-    scores, judge = read_scores(run.folder)
-    values = scores | read_summary(run.folder)
-    stored = read_newest(run.folder)
+    scores, judge = read_scores(folder)
+    values = scores | read_summary(folder)
+    stored = read_newest(folder)
     values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()
     about = {
@@ -183,14 +169,14 @@ def _numbers(run: Finished, overrides: Sequence[str]) -> RunNumbers:
         "probe": dataclasses.asdict(_PROBE),
         "overrides": list(overrides),
     }
-    kept = run.folder / "analysis" / "overview.json"
+    kept = folder / "analysis" / "overview.json"
     measured = _kept(kept, about)
     if measured is None:
-        measured = measure(open_run(str(run.folder), overrides).context, _PROBE)
+        measured = measure(open_run(str(folder), overrides).context, _PROBE)
         writable_folder("runs", kept.parent)
         write_json(kept, {"about": about, "values": measured})
     seed = int(stored.config["seed"])
-    return RunNumbers(run.model, seed, values | measured, judge)
+    return RunNumbers(label, seed, values | measured, judge)
 
 
 def _kept(file: Path, about: dict[str, Any]) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ checkpoints and it refuses targets such as `os.remove`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +27,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
 from lit_gen.cli.check import all_keys, check
-from lit_gen.cli.table_rows import file_of, with_rows
-from lit_gen.cli.words import Word, lay_over, parse
+from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.types import InputError
 
 # ${times:2,${..latent_size}}
@@ -37,6 +37,7 @@ FIXED = ("model", "net", "stream")
 """What the weights of a checkpoint depend on."""
 _CHOSEN_ONCE = ("recipe", "budget", "experiment", "paper", "choices")  # also say what the model is
 _STORED = "lit_gen_stored"  # what Hydra knows a checkpoint's config by
+_EMPTY = "lit_gen_empty"  # and a choice without any key
 # ModuleNotFoundError: a choice, such as logger=tensorboard, that needs a package which was not installed.
 _MISTAKES = (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError)
 
@@ -62,41 +63,14 @@ class Composed(NamedTuple):
         return build(node, key, **given)
 
 
-class Draft(NamedTuple):
-    """A config before interpolation and before the check."""
-
-    source: dict[str, Any]
-    choices: dict[str, str]
-
-    def value(self, key: str) -> Any:
-        """A value at the top, resolved but not checked."""
-        return _resolved(self.source, key)
-
-    def checked(self, **values: Any) -> Composed:
-        """With some top-level values set.
-
-        Raises:
-            InputError: whatever is wrong with keys or values, all of it.
-        """
-        source = self.source | values | {"choices": self.choices}
-        config = _resolved(source)
-        check(config, source)
-        return Composed(config, source, self.choices)
-
-
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
     """Composes `conf/<config_name>.yaml` with its groups and the words, and checks the result.
 
     Raises:
         InputError: whatever is wrong with groups, keys or values.
     """
-    return draft(config_name, words, conf).checked()
-
-
-def draft(config_name: str, words: Sequence[str], conf: Path = CONF) -> Draft:
-    """As `compose`, for values that depend on what is chosen: nothing is looked up or checked yet."""
     known = default_choices(conf / f"{config_name}.yaml")
-    return _draft(config_name, _each(parse, words), known, conf)
+    return _checked(*_laid_over(config_name, _each(parse, words), known, conf))
 
 
 def recompose(
@@ -129,33 +103,46 @@ def recompose(
     listed = dict.fromkeys([*default_choices(conf / "train.yaml"), *groups])
     node = kept | {"defaults": ["_self_", *({group: None} for group in listed)]}
     ConfigStore.instance().store(_STORED, node=node)
-    made = _draft(_STORED, overrides, groups, conf)
+    made, chosen = _laid_over(_STORED, overrides, groups, conf)
     # But what it chooses of the rest stays as it was.
-    rest = {group for group in made.choices if group in kept}
-    taken = {group: choice for group, choice in made.choices.items() if group not in rest}
-    return Draft(
-        dict.fromkeys(replaced & set(source)) | made.source | {group: kept[group] for group in rest},
+    rest = {group for group in chosen if group in kept}
+    taken = {group: choice for group, choice in chosen.items() if group not in rest}
+    return _checked(
+        dict.fromkeys(replaced & set(source)) | made | {group: kept[group] for group in rest},
         {**source.get("choices", {}), **taken},
-    ).checked()
+    )
 
 
-def _draft(name: str, words: Sequence[Word], known: Collection[str], conf: Path) -> Draft:
-    """Args: known: groups of the config's own defaults list."""
+def _checked(source: dict[str, Any], choices: dict[str, str]) -> Composed:
+    source = source | {"choices": choices}
+    config = _resolved(source)
+    check(config, source)
+    return Composed(config, source, choices)
+
+
+def _laid_over(
+    name: str, words: Sequence[Word], known: Collection[str], conf: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The config before interpolation, and its choices.
+
+    Args:
+        known: groups of the config's own defaults list.
+    """
     words, groups = with_rows(words, conf), {*known, *group_names(conf)}
     about_groups = [word for word in words if word.key in groups]
     answers = _each(lambda word: _choice(word, conf), about_groups)
     chosen = {word.key: choice for word, choice in zip(about_groups, answers, strict=True)}
-    rows = {group: choice for group, choice in chosen.items() if file_of(conf, group, choice) != choice}
-    chosen |= {group: file_of(conf, group, row) for group, row in rows.items()}
+    rows = {group: choice for group, choice in chosen.items() if table_of(conf, group, choice)}
+    chosen |= {group: table_of(conf, group, row) for group, row in rows.items()}
     asked = {group: choice for group, choice in chosen.items() if group in known}
     source, taken = _ask_hydra(conf, name, asked)
-    if len(asked) < len(chosen):
+    if elsewhere := chosen.keys() - set(known):
         # Of a group that another file brings along, below a node of its own: net@model.
         places = {place.partition("@")[0]: place for place in (*known, *taken)}
-        for group in chosen.keys() - places.keys():
+        for group in elsewhere - places.keys():
             there = ", ".join(places)
             raise InputError(f"{group}={chosen[group]}: there is nothing to choose; choose {there}")
-        asked = {places[group]: choice for group, choice in chosen.items()}
+        asked |= {places[group]: chosen[group] for group in elsewhere}
         source, taken = _ask_hydra(conf, name, asked)
     source.pop("shared", None), source.pop("rows", None)
     for group in ("callbacks", "judges"):
@@ -164,7 +151,7 @@ def _draft(name: str, words: Sequence[Word], known: Collection[str], conf: Path)
             if isinstance(node, dict) and "_target_" not in node:
                 del source[group][key]
     _each(lambda word: lay_over(source, word), [word for word in words if word.key not in groups])
-    return Draft(source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows)
+    return source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows
 
 
 def _each(ask: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -188,7 +175,10 @@ def _ask_hydra(
     Args:
         asked: group, or "group@node", -> choice; None: no file of it.
     """
-    words = [f"~{group}" if choice is None else f"{group}={choice}" for group, choice in asked.items()]
+    for group in (place.partition("@")[0] for place, choice in asked.items() if choice is None):
+        # Not "~group", with which what is made up from it, ${recipe}_${data}, could not be.
+        ConfigStore.instance().store(_EMPTY, node={}, group=group, package="_global_")
+    words = [f"{place}={choice or _EMPTY}" for place, choice in asked.items()]
     theirs = GlobalHydra.instance().hydra  # a notebook's own Hydra stays what it was
     GlobalHydra.instance().clear()
     try:
@@ -228,10 +218,9 @@ def _choice(word: Word, conf: Path) -> str | None:
     return f"[{','.join(map(str, names))}]" if isinstance(word.value, list) else str(word.value)
 
 
-def _resolved(source: dict[str, Any], key: str | None = None) -> Any:
-    config = OmegaConf.create(source)
+def _resolved(source: dict[str, Any]) -> dict[str, Any]:
     try:
-        return config[key] if key else OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(OmegaConf.create(source), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise InputError(f"{error.full_key}: a value must be given: {error.full_key}=...") from error
     except InterpolationKeyError as error:
@@ -276,7 +265,8 @@ def build(node: Any, name: str, **given: Any) -> Any:
 def plain_errors(name: str) -> Iterator[None]:
     """Turns what constructors and Lightning raise about their arguments into InputError "name: ...".
 
-    Other exceptions leave as they were, without Hydra's wrapping.
+    A message that begins with one of the arguments becomes "name.argument=...", one that begins with a whole
+    key stays as it is. Other exceptions leave as they were, without Hydra's wrapping.
     """
     try:
         yield
@@ -286,13 +276,17 @@ def plain_errors(name: str) -> Iterator[None]:
             full_key = str(error).partition("full_key: ")[2].strip()
             name = f"{name}.{full_key}" if full_key else name
             cause = error.__cause__ or InputError(f"{name}: {_first_lines(error)}")  # or Hydra's own refusal
-        if isinstance(cause, KeyError) and str(cause).startswith("'SLURM_"):
+        text = str(cause)
+        if isinstance(cause, KeyError) and text.startswith("'SLURM_"):
             raise InputError(
-                f"{name}: {cause} is not set. trainer=slurm is for processes that srun has started, see "
+                f"{name}: {text} is not set. trainer=slurm is for processes that srun has started, see "
                 "docs/slurm.sbatch; elsewhere take trainer=ddp."
             ) from cause
-        if isinstance(cause, _MISTAKES) and not isinstance(cause, InputError):
-            raise InputError(f"{name}: {cause}") from cause
+        first = re.match(r"(\w+)([\w.]*[=:])?", text)
+        is_whole = first and first[2] and first[1] in (name.partition(".")[0], *group_names())
+        if isinstance(cause, _MISTAKES) and not (isinstance(cause, InputError) and is_whole):
+            is_argument = first and first[2] and first[2].endswith("=")
+            raise InputError(f"{name}{'.' if is_argument else ': '}{text}") from cause
         if cause is error:
             raise
         raise cause from cause.__cause__

@@ -8,13 +8,13 @@ from pathlib import Path
 from lightning import seed_everything
 
 from callbacks.task_switch import TaskSwitch
-from lit_gen.cli.arguments import split_words
+from lit_gen.cli import group_names
 from lit_gen.cli.config import build, compose
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.open_run import open_run
 from lit_gen.cli.run_folder import rank
 from lit_gen.cli.train import scoring_of
-from lit_gen.core.checkpoint import read
+from lit_gen.cli.words import own_words
 from lit_gen.core.files import write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
@@ -40,12 +40,13 @@ Examples
   lit-gen evaluate real=photos/test fake=generated extractor=inception
 """
 
-_OWN = ("ckpt", "real", "fake", "out")
+_OWN = {"ckpt": str, "real": Path, "fake": Path, "out": Path}
+_TOP = ("seed", "published", "mode_collapse")  # of the configuration, beside its groups
 
 
 def run(words: list[str]) -> int:
-    own, others = split_words(words, _OWN)
-    out = Path(own["out"]) if "out" in own else None
+    own, others = own_words(words, _OWN, others=(*group_names(), *_TOP))
+    out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
     if "ckpt" in own and not {"real", "fake"} & set(own):
@@ -68,15 +69,11 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
     """
     log_to(None)
-    composed, module, stage, current_task = rebuild(read(path), overrides)
-    config = composed.config
+    opened = open_run(path, overrides)
+    config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
-    data = composed.build("data")
-    data.prepare_data()
-    data.setup("test")
-    data.current_task = current_task
-    switch, scoring = TaskSwitch(config["seed"]), scoring_of(composed, writes=False)
-    switch.stage = stage
+    switch, scoring = TaskSwitch(config["seed"]), scoring_of(opened.composed, writes=False)
+    switch.stage = opened.stage
     if not scoring.judges:
         raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
     scoring.check(module, data)
@@ -89,29 +86,18 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         enable_progress_bar=False,
     )
     logged = trainer.test(module, datamodule=data, verbose=False)[0]
-    judged, count = {row.metric for row in scoring.rows}, len(data.dataset("test", range(current_task + 1)))
+    judged = {row.metric for row in scoring.rows}
     terms = {name.removeprefix("test/"): value for name, value in logged.items() if name.count("/") == 1}
-    return [
-        *(
-            Row(None, name, value, "", "", "test", count, 0, config["seed"])
-            for name, value in terms.items()
-            if name not in judged
-        ),
-        *scoring.rows,
-    ]
+    count, seed = len(data.dataset("test", range(opened.context.num_seen))), config["seed"]
+    own = [Row(None, name, value, "", "", "test", count, 0, seed) for name, value in terms.items()]
+    return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
-def _evaluate_folders(real: str, fake: str, overrides: Sequence[str]) -> list[Row]:
+def _evaluate_folders(real: Path, fake: Path, overrides: Sequence[str]) -> list[Row]:
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
-    return compare_folders(
-        Path(real),
-        Path(fake),
-        quality.extractor,
-        quality.metrics,
-        quality.batch_size,
-        composed.config["seed"],
-    )
+    seed = composed.config["seed"]
+    return compare_folders(real, fake, quality.extractor, quality.metrics, quality.batch_size, seed)
 
 
 def _line(row: Row) -> dict[str, str]:

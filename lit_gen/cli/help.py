@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names, rows
@@ -33,17 +33,10 @@ class UnknownGroup(Exception):
 
 
 def verbs(folder: Path = Path(__file__).parent) -> dict[str, str]:
-    """The verbs and their help texts: files of this folder that assign a literal to HELP."""
-    found = {}
-    for file in sorted(folder.glob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        if "HELP" not in text:
-            continue
-        for node in ast.parse(text).body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            if isinstance(target, ast.Name) and target.id == "HELP" and isinstance(node.value, ast.Constant):
-                found[file.stem] = str(node.value.value).strip("\n")
-    return found
+    """The verbs and their help texts: files of this folder with HELP."""
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))}
+    found = {verb: re.search(r'^HELP = """(.*?)"""', text, re.M | re.S) for verb, text in texts.items()}
+    return {verb: said[1].strip("\n") for verb, said in found.items() if said}
 
 
 def overview() -> str:

@@ -32,19 +32,18 @@ class Opened(NamedTuple):
     context: Context
     stored: Stored
     composed: Composed
+    stage: int  # place in the stages of its datamodule
     folder: Path  # of the run; of the checkpoint, if that lies somewhere else
     moment: str  # "" for the newest checkpoint, "task-2" for task-2.ckpt
 
 
-def rebuild(
-    stored: Stored, words: Sequence[str] = (), refused: Sequence[str] = FIXED, device: str = "cpu"
-) -> Rebuilt:
+def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> Rebuilt:
     """Lays the words over the stored configuration, builds the model and loads its weights.
 
     Raises:
         InputError: a word is refused or wrong, the weights fit no more, or the device cannot be used.
     """
-    composed = recompose(stored.config, words, refused)
+    composed = recompose(stored.config, words, FIXED)
     module = built_model(composed)
     load_weights(module, stored)
     ema = (composed.config["callbacks"] or {}).get("ema") or {}
@@ -83,7 +82,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     stored = read(path)
     if isinstance(threads := stored.record.get("cpu_threads"), int):
         torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
-    composed, module, _, current_task = rebuild(stored, words, device=device)
+    composed, module, stage, current_task = rebuild(stored, words, device=device)
     data = composed.build("data")
     data.prepare_data()
     data.setup("test")
@@ -93,7 +92,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     moment = "" if stored.path.name in (LAST, PREVIOUS) else stored.path.stem
     kind = label_of(composed.choices)
     context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)
-    return Opened(context, stored, composed, folder, moment)
+    return Opened(context, stored, composed, stage, folder, moment)
 
 
 def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:

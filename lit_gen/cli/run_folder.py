@@ -25,10 +25,6 @@ class RunFolder:
     path: Path
 
     @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
     def is_finished(self) -> bool:
         """Whether the run reached its end; summary.json of a killed or failed one says so itself."""
         try:

@@ -34,19 +34,23 @@ _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods(
 class Combination(NamedTuple):
     """One run of a series."""
 
-    experiment: str
+    name: str  # of its model or experiment
     seed: int
     folder: Path
 
+    def __str__(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
 
 class Series:
-    """Every experiment with every seed, in `out/<experiment>/seed-<k>`.
+    """Every model or experiment with every seed, in `out/<name>/seed-<k>`.
 
     Args:
+        group: what the names are choices of, "model" or "experiment".
         out: remembers with what settings it was begun, so that runs of other settings are not mixed in.
         overrides: words for every run.
-        epochs: of every run; None leaves each experiment its own, or what `minutes` gives.
-        minutes: of training; an experiment gets as many epochs as fit by a trial of it.
+        epochs: of every run; None leaves each its own, or what `minutes` gives.
+        minutes: of training; each name gets as many epochs as fit by a trial of it.
 
     Raises:
         InputError: `out` holds a series with other settings.
@@ -54,29 +58,29 @@ class Series:
 
     def __init__(
         self,
-        experiments: Sequence[str],
+        group: str,
+        names: Sequence[str],
         seeds: Sequence[int],
         out: Path,
         overrides: Sequence[str],
         epochs: int | None = None,
         minutes: float | None = None,
     ) -> None:
-        self.out, self.overrides, self.minutes = out.absolute(), list(overrides), minutes
+        self.group, self.out, self.overrides, self.minutes = group, out.absolute(), list(overrides), minutes
         self.runs = [
-            Combination(name, seed, self.out / name / f"seed-{seed}")
-            for name in experiments
-            for seed in seeds
+            Combination(name, seed, self.out / name / f"seed-{seed}") for name in names for seed in seeds
         ]
-        self._settings = {"overrides": self.overrides, "epochs": epochs, "minutes": minutes}
+        settings = {"epochs": epochs, "minutes": minutes, "overrides": self.overrides}
+        self._settings = {"names": f"{group}s", **settings}
         self._epochs: dict[str, int] = self._remembered()
 
     def train(self, run: Combination) -> str | None:
         """Trains what is left of a run; what to say where it failed.
 
-        Its words go to out/logs/<experiment>-seed-<k>.txt.
+        Its words go to out/logs/<name>-seed-<k>.txt.
         """
-        folder, name = RunFolder(run.folder), f"{run.experiment} seed {run.seed}"
-        place = f"[{self.runs.index(run) + 1}/{len(self.runs)}] {name}"
+        folder = RunFolder(run.folder)
+        place = f"[{self.runs.index(run) + 1}/{len(self.runs)}] {run}"
         if folder.is_finished:
             print(f"{place}: was finished before", flush=True)
             return None
@@ -86,10 +90,10 @@ class Series:
             try:
                 epochs = self._epochs_of(run)
             except InputError as mistake:
-                return f"{name}: {mistake}"
+                return f"{run}: {mistake}"
             words = [*self._words(run), f"output_dir={folder.path}"]
             words += [f"trainer.max_epochs={epochs}"] if epochs else []
-        text = self.out / "logs" / f"{run.experiment}-seed-{run.seed}.txt"
+        text = self.out / "logs" / f"{run.name}-seed-{run.seed}.txt"
         print(f"{place}: training, see {text}", flush=True)
         code = _train(words, text)
         if code == 0 and folder.is_finished:
@@ -97,19 +101,19 @@ class Series:
             return None
         reason = f"exit code {code}, {_last_line(text)}" if code else "it stopped before its end"
         print(f"{place}: failed ({reason})", flush=True)
-        return f"{name}: {reason}; see {text}"
+        return f"{run}: {reason}; see {text}"
 
     def _words(self, run: Combination) -> list[str]:
-        return [f"experiment={run.experiment}", f"seed={run.seed}", *self.overrides]
+        return [f"{self.group}={run.name}", f"seed={run.seed}", *self.overrides]
 
     def _epochs_of(self, run: Combination) -> int | None:
-        """The epochs of an experiment's runs; None: its own."""
+        """The epochs of the runs of a name; None: its own."""
         if self.minutes is None:
             return self._settings["epochs"]
-        if run.experiment not in self._epochs:
-            self._epochs[run.experiment] = self._by_trial(run)
-            self._remember()
-        return self._epochs[run.experiment]
+        if run.name not in self._epochs:
+            self._epochs[run.name] = self._by_trial(run)
+            self._remember(self._epochs)
+        return self._epochs[run.name]
 
     def _by_trial(self, run: Combination) -> int:
         """How many epochs of training fit into the minutes, from a run of a tenth of them, 20 s at most.
@@ -119,12 +123,12 @@ class Series:
         """
         budget = self.minutes * 60
         seconds = max(1, min(20, round(budget / 10)))
-        number = sum(1 for _ in (self.out / run.experiment).glob(f"{_TRIAL}*"))
-        folder = self.out / run.experiment / f"{_TRIAL}-{number}"
+        number = sum(1 for _ in (self.out / run.name).glob(f"{_TRIAL}*"))
+        folder = self.out / run.name / f"{_TRIAL}-{number}"
         words = [*self._words(run), f"output_dir={folder}", "logger=none", "trainer.max_epochs=1000000"]
         words += [f"trainer.max_time=00:00:00:{seconds:02d}", "trainer.limit_val_batches=0"]
-        text = self.out / "logs" / f"{run.experiment}-{_TRIAL}.txt"
-        print(f"{run.experiment}: a trial of {seconds} s", flush=True)
+        text = self.out / "logs" / f"{run.name}-{_TRIAL}.txt"
+        print(f"{run.name}: a trial of {seconds} s", flush=True)
         code = _train(words, text)
         if code:
             raise InputError(f"the trial failed with exit code {code}, {_last_line(text)}; see {text}")
@@ -134,14 +138,13 @@ class Series:
         stream = compose("train", self._words(run)).config["stream"]
         stages = 1 if stream["joint"] else stream["num_tasks"]
         epochs = max(1, math.floor(budget / (per_epoch * stages))) if per_epoch > 0 else 1
-        print(f"{run.experiment}: {per_epoch:.3g} s an epoch, so {epochs} epochs", flush=True)
+        print(f"{run.name}: {per_epoch:.3g} s an epoch, so {epochs} epochs", flush=True)
         return epochs
 
     def _remembered(self) -> dict[str, int]:
         file = self.out / _SETTINGS
         if not file.is_file():
-            self._epochs = {}
-            self._remember()
+            self._remember({})
             return {}
         try:
             known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -155,8 +158,8 @@ class Series:
             )
         return epochs
 
-    def _remember(self) -> None:
-        write_json(self.out / _SETTINGS, {"settings": self._settings, "epochs": self._epochs})
+    def _remember(self, epochs: dict[str, int]) -> None:
+        write_json(self.out / _SETTINGS, {"settings": self._settings, "epochs": epochs})
 
 
 def _train(words: Sequence[str], text: Path) -> int:
@@ -212,4 +215,4 @@ def _last_line(text: Path) -> str:
 
 def _in_words(settings: dict[str, Any]) -> str:
     given = [f"{key}={settings[key]}" for key in ("epochs", "minutes") if settings.get(key) is not None]
-    return " ".join([*given, *settings.get("overrides", [])]) or "no further words"
+    return " ".join([f"{settings.get('names', 'experiments')}=...", *given, *settings.get("overrides", [])])

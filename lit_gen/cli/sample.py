@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import grid, to_uint8
 from lit_gen.core.module import LitGenerator
@@ -74,16 +74,17 @@ def draw(module: LitGenerator, count: int, seed: int, conditions: dict[str, Tens
     Args:
         conditions: allowed values by name, int64 [K]; images take turns through them.
     """
-    turns = {name: values[torch.arange(count) % len(values)] for name, values in conditions.items()}
+    firsts = range(0, count, _BLOCK)
+    # Whole blocks always, since the draws of a part of one would be others.
+    numbers = torch.arange(len(firsts) * _BLOCK)
+    turns = {name: values[numbers % len(values)] for name, values in conditions.items()}
     parts = []
-    for block, first in enumerate(range(0, count, _BLOCK)):
+    for block, first in enumerate(firsts):
         given = {name: turn[first : first + _BLOCK].to(module.device) for name, turn in turns.items()}
         with forked_rng(seed, block, device=module.device):
-            # A whole block always, since the draws of a part of it would be others.
-            full = {name: _filled(value, _BLOCK) for name, value in given.items()}
-            parts.append(to_uint8(module.sample(_BLOCK, **full)).cpu()[: count - first])
-    unknown = torch.full((count,), -1)
-    return Drawn(torch.cat(parts), turns.get("label", unknown), turns.get("task", unknown))
+            parts.append(to_uint8(module.sample(_BLOCK, **given)).cpu())
+    turns = {"label": -torch.ones_like(numbers), "task": -torch.ones_like(numbers)} | turns
+    return Drawn(*(values[:count] for values in (torch.cat(parts), turns["label"], turns["task"])))
 
 
 def write(drawn: Drawn, out: Path) -> Path:
@@ -124,7 +125,3 @@ def _conditions(module: LitGenerator, current_task: int, own: dict[str, Any]) ->
         elif given is not None:
             raise InputError(f"{name}={given}: this model was trained without a condition on the {name}")
     return values
-
-
-def _filled(values: Tensor, size: int) -> Tensor:
-    return torch.cat([values, values[-1:].expand(size - len(values))])

@@ -15,7 +15,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import Course
 from lit_gen.core.random import forked_rng
-from lit_gen.core.types import InputError, StreamData
+from lit_gen.core.types import StreamData
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,7 @@ def _chosen(
     if rank() > 0 and (handed_on := os.environ.get(_HANDED_ON)):
         return int(handed_on), "as rank 0 chose"
     if setting != "auto":
-        if isinstance(setting, bool) or not isinstance(setting, int) or setting < 1:
-            raise InputError(f"cpu_threads={setting!r}: expected auto or an integer of at least 1")
-        return setting, "cpu_threads"
+        return int(setting), "cpu_threads"
     if (given := os.environ.get("OMP_NUM_THREADS", "")).isdigit() and int(given) > 0:
         return int(given), "OMP_NUM_THREADS"
     if trainer.strategy.root_device.type != "cpu":

@@ -19,12 +19,12 @@ from callbacks.run_record import RunRecord, status_of
 from callbacks.scoring import Scoring
 from callbacks.shared_buffers import SharedBuffers
 from callbacks.task_switch import TaskSwitch
-from lit_gen.cli.arguments import own_words
-from lit_gen.cli.config import Composed, as_yaml, build, draft, plain_errors, recompose
+from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
+from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
@@ -51,7 +51,7 @@ Trains a model, task after task, scores it after every task, and keeps everythin
 Examples
   lit-gen train experiment=quickstart
   lit-gen train experiment=vae_mnist data.root=~/data model.latent_size=32
-  lit-gen train model=vae_conv data=cifar10 trainer=ddp trainer.devices=4
+  lit-gen train model=vae net=conv data=cifar10 recipe=vae trainer=ddp trainer.devices=4
   lit-gen train resume=runs/vae-digits-s0-1a2b3c
   lit-gen train model=vae data=image_folder data.root=my/photos data.spec.channels=3 data.spec.size=64
 """
@@ -90,9 +90,10 @@ def run(words: list[str]) -> int:
     resume = own.get("resume", "null")
     is_new, stored, start = resume == "null", None, {}
     if is_new:
-        made = draft("train", others)
-        folder = new_folder(made.value("output_dir"), made.choices, made.value("seed"))
-        composed = made.checked(output_dir=str(folder.path))
+        composed = compose("train", others)
+        config = composed.config
+        folder = new_folder(config["output_dir"], composed.choices, config["seed"])
+        config["output_dir"] = composed.source["output_dir"] = str(folder.path)
         folder.make()
     else:
         folder = found_folder(resume)
@@ -239,7 +240,7 @@ def _stored(resume: str, folder: RunFolder) -> Stored | None:
 def _refuse_other_run(words: Sequence[str]) -> None:
     """A resumed run may have otherwise where and how it runs, not what it computes."""
     for word in words:
-        key = word.partition("=")[0].lstrip("+~")
+        key = key_of(word)
         if not any(f"{key}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE):
             raise InputError(
                 f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from datamodules.image_cache import Decoding, decode
-from lit_gen.cli.arguments import own_words
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
@@ -58,7 +58,13 @@ def run(words: list[str]) -> int:
     source, out = own["in"], own["out"]
     names = _names(source)
     _check_out(source, out, own.get("overwrite", False))
-    model = _translator(own["ckpt"], own.get("device", "cpu"))
+    model = rebuild(read(own["ckpt"]), device=own.get("device", "cpu")).module
+    able = model.abilities()
+    if not isinstance(able, Translates):
+        raise InputError(
+            f"ckpt={own['ckpt']}: {type(able).__name__} does not translate between domains; give a "
+            "checkpoint of model=cyclegan"
+        )
     with filled_folder("out", out) as folder:
         _translate(model, own["to"], source, names, folder)
     print(f"{len(names)} images: {out}")
@@ -91,19 +97,6 @@ def _check_out(source: Path, out: Path, overwrite: bool) -> None:
         )
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise InputError(f"out={out}: is not empty; give another folder, or overwrite=true")
-
-
-def _translator(path: str, device: str) -> LitModel:
-    module = rebuild(read(path)).module
-    if not isinstance(module.abilities(), Translates):
-        raise InputError(
-            f"ckpt={path}: {type(module.abilities()).__name__} does not translate between domains; give a "
-            "checkpoint of model=cyclegan"
-        )
-    try:
-        return module.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
 
 
 def _translate(module: LitModel, to: str, source: Path, names: dict[Path, Path], folder: Path) -> None:

@@ -1,20 +1,28 @@
-"""Words of the command line, `key=value`: what they say, and laying values over a plain config.
+"""Words of the command line, `key=value`: a verb's own, such as `ckpt=`, and those about a configuration.
 
-The grammar is Hydra's ("basic override syntax" in its manual), read by its parser. Values are laid over here,
-so that a mistake can be answered with the key that was probably meant.
+The grammar of these is Hydra's ("basic override syntax" in its manual), read by its parser. Values are laid
+over here, so that a mistake can be answered with the key that was probably meant.
+
+A config file may hold a table of rows: `paper=knop/cwae_mnist` is a row of conf/paper/knop.yaml. A row has
+keys as on the command line, groups among them (`data: mnist`, `model.weight: 5.0`), and is laid over what
+else stands in the file; the words of the command line change it. Under `shared:` stand parts of rows, by YAML
+anchors.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
-from lit_gen.cli import did_you_mean
-from lit_gen.cli.check import all_keys
+from lit_gen.cli import did_you_mean, rows
+from lit_gen.cli.check import all_keys, describe
 from lit_gen.core.types import InputError
 
 _TEXTS = ("data.root", "name", "output_dir", "resume")
@@ -100,3 +108,71 @@ def _no_such_key(config: dict[str, Any], word: Word) -> InputError:
     if "." in word.key:
         way_out = "" if word.sign == "~" else f" To add a key of your own, write +{word.key}=..."
     return InputError(f"{word.text}: there is no key {word.key!r}.{guess}{way_out}")
+
+
+def own_words(
+    words: Sequence[str],
+    own: Mapping[str, Any],
+    needed: Sequence[str] = (),
+    others: Sequence[str] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a verb's own keys, and the other words.
+
+    Args:
+        own: key -> type with its range; `list[...]` takes values with commas.
+        needed: of them.
+        others: first parts of the keys that the other words may have; None: any.
+
+    Raises:
+        InputError: all that is wrong.
+    """
+    values, rest, wrong = {}, [], []
+    known = [*own, *(others or ())]
+    for word in words:
+        key, sign, text = word.partition("=")
+        top = key_of(word).partition(".")[0]
+        if key in own and text.strip("[], "):
+            try:
+                values[key] = _value(own[key], text)
+            except ValidationError:
+                wrong.append(f"{word}: expected {describe(own[key])}")
+        elif key in own or (not sign and not key.startswith("~")):
+            wrong.append(f"{word}: expected key=value.{did_you_mean(key, own)}")
+        elif others is not None and top not in others:
+            wrong.append(f"{word}: the keys here are {', '.join(known)}.{did_you_mean(key, known)}")
+        else:
+            rest.append(word)
+    given = {word.partition("=")[0] for word in words}
+    wrong += [f"{key}= is missing: {key}={describe(own[key])}" for key in needed if key not in given]
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return values, rest
+
+
+def _value(hint: Any, text: str) -> Any:
+    adapter = TypeAdapter(hint)
+    if get_origin(hint) is list:
+        return adapter.validate_python([part.strip() for part in text.strip("[]").split(",") if part.strip()])
+    return adapter.validate_strings(text)
+
+
+def key_of(text: str) -> str:
+    """The key of a word: "model.beta" of "+model.beta=2"."""
+    return text.partition("=")[0].lstrip("+~")
+
+
+def with_rows(words: Sequence[Word], conf: Path) -> list[Word]:
+    """The words, after those of the rows that they choose."""
+    own = []
+    for word in words:
+        if table := table_of(conf, word.key, str(word.value)):
+            values = OmegaConf.load(conf / word.key / f"{table}.yaml")["rows"][word.value.rpartition("/")[2]]
+            values = OmegaConf.to_container(values, resolve=False)
+            own += [Word(f"{key}={value}", "", key, value) for key, value in values.items()]
+    return [*own, *words]
+
+
+def table_of(conf: Path, group: str, choice: str | None) -> str:
+    """The name of the file whose row a choice is; "" of any other choice."""
+    table, _, row = (choice or "").rpartition("/")
+    return table if table and row in rows(conf / group / f"{table}.yaml") else ""

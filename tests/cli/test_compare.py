@@ -42,7 +42,7 @@ def all_of(made: Series) -> list[str | None]:
 
 
 def test_every_experiment_is_trained_with_every_seed_in_the_order_given(tmp_path, pretended):
-    made = Series(["b", "a"], [1, 0], tmp_path, ["data.root=x"], epochs=4)
+    made = Series("experiment", ["b", "a"], [1, 0], tmp_path, ["data.root=x"], epochs=4)
     assert all_of(made) == [None] * 4
     assert [words[:2] for words in pretended] == [
         [f"experiment={name}", f"seed={seed}"] for name in ("b", "a") for seed in (1, 0)
@@ -51,43 +51,43 @@ def test_every_experiment_is_trained_with_every_seed_in_the_order_given(tmp_path
 
 
 def test_what_is_finished_is_not_repeated_and_what_was_stopped_goes_on(tmp_path, pretended):
-    words = (["a"], [0, 1], tmp_path, ["k=v"])
+    words = ("experiment", ["a"], [0, 1], tmp_path, ["k=v"])
     all_of(Series(*words))
     assert len(pretended) == 2 and "trainer.max_epochs" not in " ".join(pretended[0])
     (tmp_path / "a" / "seed-1" / "summary.json").write_text(json.dumps({"status": "KILLED"}))
-    all_of(Series(["a", "b"], [0, 1], tmp_path, ["k=v"]))
+    all_of(Series("experiment", ["a", "b"], [0, 1], tmp_path, ["k=v"]))
     assert pretended[2] == [f"resume={tmp_path}/a/seed-1"]
     assert [words[:2] for words in pretended[3:]] == [["experiment=b", "seed=0"], ["experiment=b", "seed=1"]]
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_made(tmp_path, pretended):
-    first, second, third = all_of(Series(["a"], [0, 13, 2], tmp_path, []))
+    first, second, third = all_of(Series("experiment", ["a"], [0, 13, 2], tmp_path, []))
     assert first is third is None and len(pretended) == 3
     assert "a seed 13: exit code 1, the last words" in second and "logs/a-seed-13.txt" in second
 
 
 def test_runs_of_other_settings_are_not_mixed_in(tmp_path, pretended):
-    Series(["a"], [0], tmp_path, ["data.root=x"], epochs=3)
-    Series(["a", "b"], [0, 1], tmp_path, ["data.root=x"], epochs=3)
+    Series("experiment", ["a"], [0], tmp_path, ["data.root=x"], epochs=3)
+    Series("experiment", ["a", "b"], [0, 1], tmp_path, ["data.root=x"], epochs=3)
     for overrides, epochs in ((["data.root=y"], 3), (["data.root=x"], 4), ([], 3)):
         with pytest.raises(
-            InputError, match=r"was begun with epochs=3 data.root=x, now it is .*another out="
+            InputError, match=r"was begun with experiments=... epochs=3 data.root=x, now it is .*another out="
         ):
-            Series(["a"], [0], tmp_path, overrides, epochs)
+            Series("experiment", ["a"], [0], tmp_path, overrides, epochs)
 
 
 def test_minutes_become_epochs_by_one_trial_of_each_experiment(tmp_path, pretended, monkeypatch):
     trials = []
 
     def trial(self, each):
-        trials.append(each.experiment)
-        return {"a": 7, "b": 2}[each.experiment]
+        trials.append(each.name)
+        return {"a": 7, "b": 2}[each.name]
 
     monkeypatch.setattr(Series, "_by_trial", trial)
-    all_of(Series(["a", "b"], [0, 1], tmp_path, [], minutes=3.0))
+    all_of(Series("experiment", ["a", "b"], [0, 1], tmp_path, [], minutes=3.0))
     assert trials == ["a", "b"]
     assert [words[-1] for words in pretended] == [f"trainer.max_epochs={n}" for n in (7, 7, 2, 2)]
-    all_of(Series(["a", "b"], [0, 1, 2], tmp_path, [], minutes=3.0))
+    all_of(Series("experiment", ["a", "b"], [0, 1, 2], tmp_path, [], minutes=3.0))
     assert trials == ["a", "b"], "what a trial gave is remembered"
     assert pretended[-1][-1] == "trainer.max_epochs=2"
 
@@ -96,10 +96,13 @@ def test_minutes_become_epochs_by_one_trial_of_each_experiment(tmp_path, pretend
     ("words", "said"),
     [
         (["experiments=vae_mnist"], ["out= is missing"]),
-        (["out=OUT"], ["experiments= or runs="]),
-        (["out=OUT", "experiments=vae_mnist", "runs=x"], ["either experiments= or runs="]),
+        (["out=OUT"], ["one of models=, experiments= and runs="]),
+        (["out=OUT", "experiments=vae_mnist", "runs=x"], ["one of models="]),
+        (["out=OUT", "models=vae,cvae"], ["model=cvae", "no such choice"]),
+        (["out=OUT", "models=vae", "model=ae"], ["model=ae", "use models="]),
+        (["out=OUT", "models=vae", "recipe=autoencodr"], ["Did you mean autoencoder?"]),
         (["out=OUT", "experiments=vae_mnits"], ["vae_mnits", "Did you mean vae_mnist?"]),
-        (["out=OUT", "experiments=,"], ["experiments= is empty"]),
+        (["out=OUT", "experiments=,"], ["experiments=,: expected key=value"]),
         (["out=OUT", "experiments=vae_mnist", "seeds=a"], ["seeds=a"]),
         (["out=OUT", "experiments=vae_mnist", "epochs=0"], ["epochs=0", "int > 0"]),
         (["out=OUT", "experiments=vae_mnist", "minutes=0"], ["minutes=0", "> 0"]),
@@ -196,3 +199,17 @@ def test_experiments_are_trained_scored_and_tabulated(tmp_path, capsys):
     assert run([f"runs={folder},{occupied}", f"out={tmp_path}/table"]) == 0
     again = rows_of(tmp_path / "table" / "overview.csv")
     assert again == [row]
+
+
+@pytest.mark.slow
+def test_models_are_trained_the_same_way(tmp_path):
+    words = [word for word in TINY if not word.startswith("trainer.max_epochs")]
+    words += ["models=ae,vae", "recipe=autoencoder", "net=dense", "model.latent_size=2", "logger=none"]
+    words += ["judges=none", "callbacks=progress", "epochs=1", f"out={tmp_path}"]
+    assert main(["compare", *words]) == 0
+    assert [row["model"] for row in rows_of(tmp_path / "overview.csv")] == ["ae", "vae"]
+    for name in ("ae", "vae"):
+        text = (tmp_path / name / "seed-0" / "config.yaml").read_text()
+        assert f"  model: {name}\n" in text and "  recipe: autoencoder\n" in text and "latent_size: 2" in text
+    with pytest.raises(InputError, match=r"was begun with models=.*now it is experiments="):
+        run(["experiments=vae_mnist", "epochs=1", f"out={tmp_path}"])
