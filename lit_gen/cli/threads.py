@@ -85,7 +85,7 @@ def _timed(module: LitModel, datamodule: StreamData) -> float:
     phase = module.phases(task)[0]
     turn = phase.turns[0]
     module.enter(phase, Course())
-    parameters = [p for part in turn.trains for p in trainable(part)]
+    parameters = trainable(*turn.trains)
     if not parameters:
         return 0.0
     optimizer = (turn.optimizer or module.make_optimizer)(parameters)

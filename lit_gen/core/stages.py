@@ -175,7 +175,7 @@ class _Walk:
         self.datamodule.current_task = task.index
         if stored is not None and (switch.ended or self._is_finished(stored)):
             self._take_over(stored)
-        elif not any(True for turn in phase.turns for module in turn.trains for _ in trainable(module)):
+        elif not trainable(*phase.trains):
             self.trainer.predict(self.module, datamodule=self.datamodule, return_predictions=False)
         else:
             self._prepare(phase)

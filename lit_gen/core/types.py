@@ -138,6 +138,11 @@ class Phase:
         return cls(name, (Turn(name, loss, trains, optimizer),), epochs, **rest)
 
     @property
+    def trains(self) -> tuple[nn.Module, ...]:
+        """What its turns train."""
+        return tuple(module for turn in self.turns for module in turn.trains)
+
+    @property
     def is_manual(self) -> bool:
         """Whether the turns are run by hand instead of by Lightning's automatic optimisation."""
         return len(self.turns) > 1 or self.chunk is not None or self.turns[0].every > 1

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
+from processes import together
 from stage_toys import Logistic, fisher_by_hand, main
-from test_runs import finished, start
 from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
 from lit_gen.core.schedules import LinearDecay
@@ -133,8 +133,7 @@ def test_fisher_curves_and_means_are_those_of_all_images(tmp_path):
         if count == 1:
             main(str(out))
         else:
-            words = ["--standalone", f"--nproc-per-node={count}", "tests/stage_toys.py", str(out)]
-            finished(start(*words, module="torch.distributed.run"))
+            together(count, main, str(out))
         found[count] = json.loads(out.read_text())
     for count, values in found.items():
         assert values["world"] == count
