@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +14,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
 from lit_gen.core.progress import Course, batches_seen
 from lit_gen.core.sampling import Sampler
-from lit_gen.core.types import Batch, ImageSpec, Params, Phase, Task, Terms, Turn
-
-OptimizerFactory = Callable[[Params], Optimizer]
-ScheduleFactor = Callable[[float], float]
+from lit_gen.core.types import Batch, ImageSpec, OptimizerFactory, Phase, ScheduleFactor, Task, Terms, Turn
 
 
 class LitModel(LightningModule):
@@ -30,7 +26,7 @@ class LitModel(LightningModule):
     Args:
         spec: the images that the model works on.
         optimizer: makes the optimizer of the given parameters, for every turn that brings none of its own.
-        schedule: learning-rate factor over a phase's progress in [0, 1]; None keeps the rate.
+        schedule: over a phase's progress; None keeps the rate.
 
     Attributes:
         phase: what is trained now; None in a model that no phase was entered with.
@@ -74,7 +70,7 @@ class LitModel(LightningModule):
         return {} if type(self).step is LitModel.step else self.step(batch, 1.0)
 
     def abilities(self) -> nn.Module:
-        """The module whose protocols (Reconstructs, Classifies, ...) count: itself, or the one it wraps."""
+        """The module whose protocols (HasCodes, Classifies, ...) count: itself, or the one it wraps."""
         return self
 
     # --- what the house does

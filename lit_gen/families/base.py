@@ -128,7 +128,7 @@ class Adversaries:
 
 
 class CodedGenerator(ConditionalGenerator):
-    """Has a decoder of codes, and keeps the promise `Reconstructs`; a family says what `encode` is.
+    """Has a decoder of codes and keeps the promises `HasCodes` and `Restores`; a family says how to encode.
 
     Attributes:
         nets_are_told: whether encoder and decoder get the condition.
