@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import socket
 import sys
 import tempfile
@@ -20,15 +21,17 @@ class Started:
     """A function in a process of its own, which begins at once; what it says is kept in a file.
 
     Args:
-        function: of a module; pickled by its name.
+        function: of a module, by itself.
         environment: beside that of the tests.
     """
 
     def __init__(self, function: Callable[..., object], *args: object, **environment: str) -> None:
         self._said = tempfile.NamedTemporaryFile("r", encoding="utf-8", prefix="said-")  # noqa: SIM115
         _SERVER.set_forkserver_preload(["lit_gen.cli.train"])
-        job = (self._said.name, {**os.environ, **environment}, function, args)
-        self._process = _SERVER.Process(target=_alone, args=job)
+        # By file and name: pytest imports tests under names that no other process knows.
+        job = (function.__code__.co_filename, function.__name__, args)
+        said = (self._said.name, {**os.environ, **environment})
+        self._process = _SERVER.Process(target=_alone, args=(*said, *job))
         self._process.start()
 
     def send(self, number: int) -> None:
@@ -78,10 +81,10 @@ def command_line(*words: str) -> None:
     sys.exit(lit_gen.__main__.main(list(words)))
 
 
-def _alone(said: str, environment: dict[str, str], function: Callable[..., object], args: tuple) -> None:
+def _alone(said: str, environment: dict[str, str], file: str, name: str, args: tuple[object, ...]) -> None:
     os.environ.clear()
     os.environ.update(environment, PYTHONPATH=os.pathsep.join(sys.path))  # for what it starts itself
-    with open(said, "a", encoding="utf-8") as file:
+    with open(said, "a", encoding="utf-8") as words:
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(file.fileno(), stream.fileno())
-    function(*args)
+            os.dup2(words.fileno(), stream.fileno())
+    runpy.run_path(file)[name](*args)
