@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
 from lit_gen.core.progress import Course, batches_seen
-from lit_gen.core.sampling import Sampler
 from lit_gen.core.types import Batch, ImageSpec, OptimizerFactory, Phase, ScheduleFactor, Task, Terms, Turn
 
 
@@ -227,6 +226,18 @@ class LitModel(LightningModule):
     def _log_evaluation(self, split: str) -> None:
         # The same on every process; without sync_dist Lightning would warn that it may not be.
         self.log_dict(_named(split, self._evaluated.latest(self.device)), sync_dist=True)
+
+
+class Sampler(Protocol):
+    """Draws in another way than the family's own, by settings that no weights depend on."""
+
+    def check(self, model: LitGenerator) -> None:
+        """Raises ValueError for a model from which it cannot draw."""
+
+    def __call__(
+        self, model: LitGenerator, n: int, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """Images as `LitGenerator.sample` promises them; it has checked the conditions."""
 
 
 class LitGenerator(LitModel):

@@ -165,7 +165,6 @@ class _Walk:
         else:
             course.load_state_dict(switch.course.state_dict())
         switch.current, switch.course = (task, phase), course
-        self.datamodule.current_task = task.index
         if stored is not None and (switch.ended or course.is_over_at(stored_epochs(stored.state))):
             self._take_over(stored)
         elif not trainable(*phase.trains):
