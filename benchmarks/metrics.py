@@ -1,7 +1,6 @@
 """Times every metric beside torch-fidelity's on the same features, with the memory that each takes on top.
 
-    OMP_NUM_THREADS=1 python benchmarks/metrics.py [--samples 10000] [--features 84 2048] [--only neighbours
-    prd]
+    OMP_NUM_THREADS=1 python benchmarks/metrics.py [samples=10000] [features=[84,2048]] [only=[frechet,prd]]
 
 Every measurement has a process of its own, so that none profits from memory that another one left behind.
 "more memory" is the peak of the resident set above what it was with the features made and the libraries
@@ -10,8 +9,7 @@ loaded.
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import multiprocessing
 import resource
 import sys
@@ -20,7 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import options
 from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lit_gen.metrics.frechet import FrechetDistance
 from lit_gen.metrics.kernel import InceptionScore, KernelDistance
@@ -31,41 +34,19 @@ Compute = Callable[[Tensor, Tensor], dict[str, float]]  # real, generated
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--samples", type=int, default=10_000, help="of real and of generated images, each")
-    parser.add_argument("--features", type=int, nargs="+", default=[84, 2048])
-    parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS))
-    parser.add_argument("--out", type=Path, help="write the rows as JSON, too")
-    options = parser.parse_args()
-    rows = []
+    given = options(samples=10_000, features=[84, 2048], only=list(OURS))
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"{options.samples} x {options.samples} samples, {threads}; cpu: seconds of all threads together")
+    print(f"{given['samples']} samples of each, {threads}; cpu: seconds of all threads together")
     print(f"{'features':>8} {'metric':<18}{'by':<16}{'seconds':>8}{'cpu':>8}{'more memory':>13}  values")
-    for num_features in options.features:
-        for metric in options.only:
-            for by, computers in (("lit-gen", OURS), ("torch-fidelity", THEIRS)):
-                if metric not in computers:
-                    continue
-                row = in_process(by, metric, options.samples, num_features)
-                rows.append({"features": num_features, "metric": metric, "by": by, **row})
-                values = ", ".join(f"{name} {value:.5g}" for name, value in row["values"].items())
-                memory = f"{row['megabytes']:.0f} MB"
-                times = f"{row['seconds']:>8.2f}{row['cpu']:>8.2f}"
-                print(f"{num_features:>8} {metric:<18}{by:<16}{times}{memory:>13}  {values}", flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1))
+    for num_features, metric in itertools.product(given["features"], given["only"]):
+        for by in [by for by, computers in BY.items() if metric in computers]:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found = pool.apply(measure, (by, metric, given["samples"], num_features))
+            print(f"{num_features:>8} {metric:<18}{by:<16}{found}", flush=True)
 
 
-def in_process(by: str, metric: str, num_samples: int, num_features: int) -> dict:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(measure, (by, metric, num_samples, num_features))
-
-
-def measure(by: str, metric: str, num_samples: int, num_features: int) -> dict:
-    compute = (OURS if by == "lit-gen" else THEIRS)[metric]
+def measure(by: str, metric: str, num_samples: int, num_features: int) -> str:
+    compute = BY[by][metric]
     # Loads what is loaded late, and starts thread pools.
     compute(*clouds(100, 5))
     real, fake = clouds(num_samples, num_features)
@@ -73,11 +54,12 @@ def measure(by: str, metric: str, num_samples: int, num_features: int) -> dict:
     before, start, cpu_start = peak_megabytes(), time.perf_counter(), time.process_time()
     values = compute(real, fake)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
-    return {"seconds": seconds, "cpu": cpu, "megabytes": peak_megabytes() - before, "values": values}
+    named = ", ".join(f"{name} {value:.5g}" for name, value in values.items())
+    return f"{seconds:>8.2f}{cpu:>8.2f}{peak_megabytes() - before:>10.0f} MB  {named}"
 
 
 def clouds(num_samples: int, num_features: int) -> tuple[Tensor, Tensor]:
-    """Two Gaussian clouds whose directions differ in length, as those of real features do."""
+    """Two Gaussian clouds, of real and generated; directions differ in length, as those of real features."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.logspace(0, -1.5, num_features)
     turn = torch.linalg.qr(torch.randn(num_features, num_features, generator=generator)).Q
@@ -110,30 +92,6 @@ def ours(make: Callable) -> Compute:
     return compute
 
 
-def their_fid(real: Tensor, fake: Tensor) -> dict[str, float]:
-    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
-
-    return fid_statistics_to_metric(*map(fid_features_to_statistics, (fake, real)), verbose=False)
-
-
-def their_prc(real: Tensor, fake: Tensor) -> dict[str, float]:
-    from torch_fidelity.metric_prc import prc_features_to_metric
-
-    return prc_features_to_metric(fake, real, verbose=False)
-
-
-def their_kid(real: Tensor, fake: Tensor) -> dict[str, float]:
-    from torch_fidelity.metric_kid import kid_features_to_metric
-
-    return kid_features_to_metric(fake, real, kid_subset_size=min(1000, len(real)), verbose=False)
-
-
-def their_isc(real: Tensor, fake: Tensor) -> dict[str, float]:
-    from torch_fidelity.metric_isc import isc_features_to_metric
-
-    return isc_features_to_metric(fake[:, :1000])
-
-
 OURS: dict[str, Compute] = {
     "frechet": ours(FrechetDistance),
     "neighbours": ours(Neighbours),
@@ -142,11 +100,16 @@ OURS: dict[str, Compute] = {
     "inception_score": ours(InceptionScore),
 }
 THEIRS: dict[str, Compute] = {
-    "frechet": their_fid,
-    "neighbours": their_prc,
-    "kernel": their_kid,
-    "inception_score": their_isc,
+    "frechet": lambda real, fake: fid_statistics_to_metric(
+        *map(fid_features_to_statistics, (fake, real)), verbose=False
+    ),
+    "neighbours": lambda real, fake: prc_features_to_metric(fake, real, verbose=False),
+    "kernel": lambda real, fake: kid_features_to_metric(
+        fake, real, kid_subset_size=min(1000, len(real)), verbose=False
+    ),
+    "inception_score": lambda real, fake: isc_features_to_metric(fake[:, :1000]),
 }
+BY = {"lit-gen": OURS, "torch-fidelity": THEIRS}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Usage:
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from typing import NamedTuple
 
@@ -50,18 +49,13 @@ class Found(NamedTuple):
     steps: int  # of the generator
 
 
-def main(arguments: list[str]) -> None:
-    options = {"seconds": "30", "seed": "0"}
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key not in options:
-            sys.exit(f"unknown option {key!r}; there are {', '.join(options)}")
-        options[key] = value
+def main() -> None:
+    from timing import options  # beside this file where it is a script
+
+    given = options(seconds=30, seed=0)
     for kind in KINDS:
-        found = explore(kind, float(options["seconds"]), int(options["seed"]))
-        print(
-            f"{kind:15} {found.modes:3} of 25 modes  {found.high_quality:6.1%} on one  {found.steps:6} steps"
-        )
+        modes, high_quality, steps = explore(kind, **given)
+        print(f"{kind:15} {modes:3} of 25 modes  {high_quality:6.1%} on one  {steps:6} steps")
 
 
 def explore(kind: str, seconds: float, seed: int, max_steps: int | None = None) -> Found:
@@ -107,4 +101,4 @@ def count(image: Tensor, steps: int) -> Found:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,27 +1,26 @@
 """Images per second of `lit-gen train experiment=vae_mnist` against a bare PyTorch loop with the same nets.
 
 The bare loop keeps the images as one uint8 tensor, draws a permutation per epoch, uses the same loss and
-fused Adam, and logs nothing. Ours has its progress bar, MLflow and checkpoints. Runs alternate; medians are
-compared. Plain Adam is shown as well: the loop that most people would write.
+fused Adam, and logs nothing. Ours has its progress bar, MLflow and checkpoints. Plain Adam is shown as well:
+the loop that most people would write.
 
-    python benchmarks/overhead.py data.root=DATA [batch_size=64] [epochs=2] [repeats=5]
+    python benchmarks/overhead.py [root=data] [batch_size=64] [epochs=2] [rounds=5]
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
+from timing import options, take_turns
 from torch import Tensor
 
-from lit_gen.cli.config import compose, recompose
+from lit_gen.cli.config import Composed, compose, recompose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import RunFolder
 from lit_gen.cli.train import assemble
@@ -42,44 +41,31 @@ class Watch(Callback):
         self.seconds = time.perf_counter() - self.seconds
 
 
-def configuration(words: list[str], folder: Path) -> Any:
-    composed = compose("train", ["experiment=vae_mnist", "trainer=cpu", "cpu_threads=1", *words])
-    return recompose(composed.source | {"output_dir": str(folder)})
-
-
-def ours(words: list[str]) -> float:
+def ours(composed: Composed) -> float:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "runs" / "run")
         (folder.path / "checkpoints").mkdir(parents=True)
-        composed = configuration([*words, "trainer.limit_val_batches=0"], folder.path)
         seed_everything(0, verbose=False)
-        parts = assemble(composed, folder, None, {})
+        parts = assemble(recompose(composed.source | {"output_dir": str(folder.path)}, []), folder, None, {})
         watch = Watch()
         parts.trainer.callbacks.append(watch)
         fit_stages(parts.trainer, parts.module, parts.data)
-        images = composed.config["trainer"]["max_epochs"] * len(parts.data.dataset("train", [0]))
         parts.record.finish("FINISHED")
-        return images / watch.seconds
+        return parts.trainer.max_epochs * parts.data.tasks[0].num_images / watch.seconds
 
 
-def bare(words: list[str], fused: bool) -> float:
-    composed = configuration(words, Path("unused"))
-    config = composed.config
+def bare(composed: Composed, fused: bool) -> float:
     seed_everything(0, verbose=False)
-    data = composed.build("data")
+    data, vae = composed.build("data"), composed.build("model")
     data.prepare_data()
     data.setup()
     images = data.dataset("train", [0])[torch.arange(data.tasks[0].num_images)].image
-    vae = composed.build("model")
-    encoder, decoder = vae.encoder, vae.decoder
-    parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=fused)
-    batch_size, epochs = config["data"]["batch_size"], config["trainer"]["max_epochs"]
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-3, fused=fused)
+    epochs = composed.config["trainer"]["max_epochs"]
     start = time.perf_counter()
     for _ in range(epochs):
-        for places in torch.randperm(len(images)).split(batch_size):
-            image = images[places].float().mul_(2 / 255).sub_(1)
-            loss = _loss(encoder, decoder, image)
+        for places in torch.randperm(len(images)).split(data.batch_size):
+            loss = _loss(vae.encoder, vae.decoder, images[places].float().mul_(2 / 255).sub_(1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -93,27 +79,19 @@ def _loss(encoder: torch.nn.Module, decoder: torch.nn.Module, image: Tensor) -> 
 
 
 def main() -> None:
-    settings = {"batch_size": "64", "epochs": "2", "repeats": "5"}
-    words = []
-    for word in sys.argv[1:]:
-        key, _, value = word.partition("=")
-        settings[key] = value
-        if key not in ("batch_size", "epochs", "repeats"):
-            words.append(word)
-    words += [f"data.batch_size={settings['batch_size']}", f"trainer.max_epochs={settings['epochs']}"]
+    given = options(root="data", batch_size=64, epochs=2, rounds=5)
+    words = ["experiment=vae_mnist", "trainer=cpu", "cpu_threads=1", "trainer.limit_val_batches=0"]
+    words += [f"data.root={given['root']}", f"data.batch_size={given['batch_size']}"]
+    composed = compose("train", [*words, f"trainer.max_epochs={given['epochs']}"])
     torch.set_num_threads(1)
     os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # as in our runs, see core/lightning_internals.py
     log_to(None)
-    rates: dict[str, list[float]] = {"bare, fused Adam": [], "bare, plain Adam": [], "lit-gen": []}
-    for _ in range(int(settings["repeats"])):
-        rates["bare, fused Adam"].append(bare(words, fused=True))
-        rates["lit-gen"].append(ours(words))
-        rates["bare, plain Adam"].append(bare(words, fused=False))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        share = medians[name] / medians["bare, fused Adam"]
-        every = " ".join(f"{value:,.0f}" for value in values)
-        print(f"{name:<18} {medians[name]:>8,.0f} images/s  {share:.2f}   ({every})")
+    ways = {
+        "bare, fused Adam": functools.partial(bare, composed, fused=True),
+        "lit-gen": functools.partial(ours, composed),
+        "bare, plain Adam": functools.partial(bare, composed, fused=False),
+    }
+    take_turns(ways, given["rounds"])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Times the Sinkhorn divergence beside POT's, on the same points and at the same accuracy.
 
-    OMP_NUM_THREADS=1 python benchmarks/sinkhorn.py [--sizes 128 1024] [--dims 8 64] [--blurs 0.05 0.5 2]
+    OMP_NUM_THREADS=1 python benchmarks/sinkhorn.py [sizes=[128,1024]] [dims=[8,64]] [blurs=[0.05,0.5,2.0]]
 
 Error is relative to each implementation's own limit, as they define the divergence a little differently:
 `lit-gen` and `sinkhorn2` count the entropy (the dual value), `empirical_sinkhorn_divergence` leaves it out.
 The limits come from plain alternating updates in 64 bits, run until nothing changes; for a blur so small that
 entropy changes the value by a thousandth at most, from exact transport. Each implementation is timed at the
-fastest of its first settings whose error is below --error: ours over `scaling`, POT's over the number of
+fastest of its first settings whose error is below `error`: ours over `scaling`, POT's over the number of
 iterations, in 32 and in 64 bits.
 
 Times are CPU time of the whole process, the least of several repeats, so that other work on the machine
@@ -15,18 +15,17 @@ counts little. "gradient": value and gradient by both sets; POT's functions are 
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import ot
 import torch
+from timing import options
 
 from lit_gen.losses.sinkhorn import SinkhornDivergence
 
@@ -35,6 +34,7 @@ Value = Callable[[], float]
 SCALINGS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 ITERATIONS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000, 2000, 5000)
 _SMALL = 1 / 300  # of the mean cost
+DTYPES = (np.float32, np.float64)
 _TRIED = 3  # settings that are good enough
 LONGEST = 30.0  # seconds of one call, after which a method is given up
 
@@ -48,70 +48,43 @@ class Setting(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 1024], help="points in each set")
-    parser.add_argument("--dims", type=int, nargs="+", default=[8, 64])
-    parser.add_argument("--blurs", type=float, nargs="+", default=[0.05, 0.5, 2.0])
-    parser.add_argument("--error", type=float, default=0.01, help="relative, that every method must reach")
-    parser.add_argument("--seconds", type=float, default=1.0, help="spent on timing each method")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON, too")
-    options = parser.parse_args()
+    given = options(sizes=[128, 1024], dims=[8, 64], blurs=[0.05, 0.5, 2.0], error=0.01, seconds=1.0)
+    error, seconds = given["error"], given["seconds"]
     warnings.simplefilter("ignore")  # POT says that a given number of iterations was not enough
-    rows = []
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, POT {ot.__version__}")
-    print(f"relative error below {options.error}; milliseconds of CPU time")
+    print(f"relative error below {error}; milliseconds of CPU time")
     print(f"{'N':>6}{'d':>5}{'blur':>7}  {'method':<42}{'setting':<20}{'error':>9}{'ms':>10}")
-    for size in options.sizes:
-        for dim in options.dims:
-            for blur in options.blurs:
-                for row in compare(size, dim, blur, options.error, options.seconds):
-                    rows.append({"size": size, "dim": dim, "blur": blur, **row})
-                    error = "-" if row["error"] is None else f"{row['error']:.1e}"
-                    duration = "-" if row["ms"] is None else f"{row['ms']:.2f}"
-                    print(
-                        f"{size:>6}{dim:>5}{blur:>7}  {row['method']:<42}{row['setting']:<20}{error:>9}"
-                        f"{duration:>10}",
-                        flush=True,
-                    )
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1))
+    for size, dim, blur in itertools.product(given["sizes"], given["dims"], given["blurs"]):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(size, dim, generator=generator) * 1.2 + 0.3
+        y = torch.randn(size, dim, generator=generator)
+        dual, primal = limits(x, y, blur)
+        methods = [(ours(x, y, blur, with_gradient), dual) for with_gradient in (False, True)]
+        for method, dtype in itertools.product(("sinkhorn", "sinkhorn_log"), DTYPES):
+            methods.append((sinkhorn2(x, y, blur, method, dtype), dual))
+        methods += [(divergence_of_pot(x, y, blur, dtype), primal) for dtype in DTYPES]
+        for settings, goal in methods:
+            print(f"{size:>6}{dim:>5}{blur:>7}  {fastest(settings, goal, error, seconds)}", flush=True)
 
 
-def compare(size: int, dim: int, blur: float, error: float, seconds: float) -> Iterator[dict]:
-    """One row per method."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(size, dim, generator=generator) * 1.2 + 0.3
-    y = torch.randn(size, dim, generator=generator)
-    dual, primal = limits(x, y, blur)
-    for settings, goal in (
-        (ours(x, y, blur, with_gradient=False), dual),
-        (ours(x, y, blur, with_gradient=True), dual),
-        *((sinkhorn2(x, y, blur, method, dtype), dual) for method, dtype in POT_METHODS),
-        *((divergence_of_pot(x, y, blur, dtype), primal) for dtype in (np.float32, np.float64)),
-    ):
-        yield fastest(settings, goal, error, seconds)
-
-
-def fastest(settings: Iterator[Setting], goal: float, error: float, seconds: float) -> dict:
-    """The time of the fastest of the first settings that are near enough to the goal.
+def fastest(settings: Iterator[Setting], goal: float, error: float, seconds: float) -> str:
+    """A row of the table for the fastest of the first settings that are near enough to the goal.
 
     Cost grows along the settings, but not strictly: ours has a slower way for temperatures that fall steeply.
     """
-    name, good = "", []
+    name, good = "", []  # milliseconds, setting, error
     for setting in settings:
         name = setting.name
         start = time.process_time()
         found = abs(setting.value() / goal - 1)
         if found <= error:
-            good.append({"setting": setting.text, "error": found, "ms": 1000 * timed(setting.value, seconds)})
+            good.append((1000 * timed(setting.value, seconds), setting.text, found))
         if len(good) == _TRIED or time.process_time() - start > LONGEST:
             break
-    best = min(
-        good, key=lambda row: row["ms"], default={"setting": "none is enough", "error": None, "ms": None}
-    )
-    return {"method": name, **best}
+    if not good:
+        return f"{name:<42}none is enough"
+    duration, text, found = min(good)
+    return f"{name:<42}{text:<20}{found:>9.1e}{duration:>10.2f}"
 
 
 def timed(value: Value, seconds: float) -> float:
@@ -137,11 +110,6 @@ def ours(x: torch.Tensor, y: torch.Tensor, blur: float, with_gradient: bool) -> 
             return found.item()
 
         yield Setting(name, f"scaling {scaling}", value)
-
-
-POT_METHODS = tuple(
-    (method, dtype) for method in ("sinkhorn", "sinkhorn_log") for dtype in (np.float32, np.float64)
-)
 
 
 def sinkhorn2(x: torch.Tensor, y: torch.Tensor, blur: float, method: str, dtype: type) -> Iterator[Setting]:

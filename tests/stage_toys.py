@@ -1,11 +1,10 @@
-"""A logistic model with its Fisher information; as a script a run of several processes, for torchrun."""
+"""A logistic model with its Fisher information, and a run of it in any number of processes."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -114,7 +113,3 @@ def main(out: str) -> None:
     if world > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

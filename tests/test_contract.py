@@ -18,7 +18,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.images import to_float
 from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.progress import Course
-from lit_gen.core.types import Batch, Classifies, PairBatch, Reconstructs, Translates
+from lit_gen.core.types import Batch, Classifies, HasCodes, PairBatch, Translates
 
 # Beside one for each class and each net: a loss with parameters of its own, a learner within another model.
 MORE = [("vae_gaussian", "dense"), ("replay_vae", "conv"), ("multiband_gan_classes", "multiband_gan_dense")]
@@ -167,7 +167,7 @@ def test_samples_are_images(case):
 def test_abilities_keep_their_promises(case):
     _, model, data = case
     batch, able = batch_of(data, 0), model.eval().abilities()
-    if isinstance(able, Reconstructs):
+    if isinstance(able, HasCodes):
         images, codes = able.reconstruct(batch), able.encode(batch)
         assert images.shape == batch.image.shape and not images.requires_grad
         assert images.min() >= -1 and images.max() <= 1

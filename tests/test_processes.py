@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from test_runs import TINY, assert_same_run, finished, kill_when, start
+from processes import command_line, start, together
+from test_runs import TINY, assert_same_run
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
@@ -16,8 +22,7 @@ def whole(tmp_path_factory):
     """A run of two processes that nothing disturbed; beside it what its processes found out."""
     folder = tmp_path_factory.mktemp("runs") / "two"
     watch = f"+callbacks.watch={{_target_: toys.RanksAgree, file: {folder.parent}/ranks.txt}}"
-    process = start("train", *TINY, *TWO, f"output_dir={folder}", watch)
-    finished(process)
+    start("train", *TINY, *TWO, f"output_dir={folder}", watch).ended()
     return folder
 
 
@@ -40,9 +45,8 @@ def test_scores_do_not_depend_on_the_number_of_processes(whole, tmp_path):
     )
     out = {1: tmp_path / "one.json", 3: tmp_path / "three.json"}
     where = {1: ["trainer=cpu"], 3: [*TWO[:2], "trainer.devices=3"]}
-    started = [start("evaluate", f"ckpt={whole}", everything, *where[n], f"out={out[n]}") for n in out]
-    for process in started:
-        finished(process)
+    for n in out:
+        together(n, command_line, "evaluate", f"ckpt={whole}", everything, *where[n], f"out={out[n]}")
     one, three = (
         {(s["metric"], s["on_task"]): s["value"] for s in json.loads(file.read_text())}
         for file in out.values()
@@ -61,25 +65,22 @@ def test_scores_do_not_depend_on_the_number_of_processes(whole, tmp_path):
 def test_two_processes_resume_exactly(whole, tmp_path):
     folder = tmp_path / "killed"
     process = start("train", *TINY, *TWO, f"output_dir={folder}")
-    kill_when(process, lambda: (folder / "checkpoints" / "task-0.ckpt").exists())
-    finished(start("train", f"resume={folder}"))
+    process.reach((folder / "checkpoints" / "task-0.ckpt").exists).send(signal.SIGKILL)
+    process.ended(-signal.SIGKILL)
+    start("train", f"resume={folder}").ended()
     assert_same_run(whole, folder)
 
 
 @pytest.mark.slow
 def test_torchrun_gives_the_same_run(whole, tmp_path):
     folder = tmp_path / "torchrun"
-    words = [
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "lit_gen",
-        "train",
-        *TINY,
-        *TWO,
-        f"output_dir={folder}",
-    ]
-    finished(start(*words, module="torch.distributed.run"))
+    words = ["--standalone", "--nproc-per-node=2", "-m", "lit_gen", "train"]
+    words += [*TINY, *TWO, f"output_dir={folder}"]
+    # Whatever of this repository is to be imported; it need not be installed.
+    paths = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words], env=paths, check=True, timeout=300
+    )
     assert_same_run(whole, folder)
 
 
@@ -93,8 +94,6 @@ def test_batch_norm_of_a_gan_and_of_its_average_is_the_same_on_all_processes(tmp
     ema = ["callbacks=ema", "callbacks.ema.modules=[generator]", "callbacks.ema.decay=0.5"]
     folder = tmp_path / "run"
     where = ["trainer=ddp_gan", *TWO[1:]]
-    finished(
-        start("train", *words, *small, *ema, *where, "trainer.max_epochs=3", f"output_dir={folder}", watch)
-    )
+    together(2, command_line, "train", *words, *small, *ema, *where, f"output_dir={folder}", watch)
     lines = (tmp_path / "samples.txt").read_text().splitlines()
     assert lines == ["validation True True 2", "test True True 2"]

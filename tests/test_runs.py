@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import start
 
 import lit_gen
 from lit_gen.__main__ import main
@@ -44,25 +40,6 @@ TINY = [
 
 def train(folder, *words, tiny=TINY) -> int:
     return main(["train", *tiny, f"output_dir={folder}", *words])
-
-
-def start(*words, module: str = "lit_gen", **environment) -> subprocess.Popen:
-    """The command line in a process of its own."""
-    here = Path(__file__).parent
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{here.parent}"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=here.parent,
-    )
-
-
-def finished(process: subprocess.Popen, code: int = 0) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    return output
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -215,24 +192,13 @@ def test_a_resumed_run_keeps_what_it_computes(whole, tmp_path, capsys):
         assert word in capsys.readouterr().err
 
 
-def kill_when(process: subprocess.Popen, moment) -> None:
-    """kill -9 as soon as `moment()` holds."""
-    limit = time.monotonic() + 120
-    while not moment():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < limit, "the moment never came"
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-
-
 MOMENTS = {
     "before the first checkpoint": lambda f: (f / "config.yaml").exists(),
     "inside a task": lambda f: (f / "checkpoints" / "previous.ckpt").exists(),
     "while a checkpoint is written": lambda f: (f / "checkpoints" / "writing.ckpt").exists(),
     "after a task": lambda f: (f / "checkpoints" / "task-0.ckpt").exists(),
     "inside the last scoring": lambda f: (
-        "after_task" in (f / "scores.csv").read_text() if (f / "scores.csv").exists() else False
+        (f / "scores.csv").exists() and "after_task" in (f / "scores.csv").read_text()
     ),
 }
 
@@ -241,8 +207,9 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
 def test_a_run_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(whole, tmp_path, moment):
     folder = tmp_path / "killed"
-    process = start("train", *TINY, f"output_dir={folder}")
-    kill_when(process, lambda: moment(folder))
+    process = start("train", *TINY, f"output_dir={folder}").reach(lambda: moment(folder))
+    process.send(signal.SIGKILL)
+    process.ended(-signal.SIGKILL)
     assert main(["train", f"resume={folder}"]) == 0
     assert_same_run(whole, folder)
     assert json.loads((folder / "summary.json").read_text())["status"] == "FINISHED"
@@ -253,12 +220,8 @@ def test_a_run_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(whole, 
 def test_a_run_that_is_told_to_stop_says_how_to_go_on(whole, tmp_path, sent):
     folder = tmp_path / "stopped"
     process = start("train", *TINY, "trainer.max_epochs=200", f"output_dir={folder}")
-    while not (folder / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(sent)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode in (130, 143), output
+    process.reach((folder / "checkpoints" / "last.ckpt").exists).send(sent)
+    output = process.ended(128 + sent)
     assert f"resume={folder}" in output and "Traceback" not in output
     assert json.loads((folder / "summary.json").read_text())["status"] == "KILLED"
 
@@ -266,8 +229,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on(whole, tmp_path, sent):
 @pytest.mark.slow
 def test_a_run_that_diverges_says_so_without_a_traceback(tmp_path):
     folder = tmp_path / "run"
-    process = start("train", *TINY, "model.learner.optimizer.lr=1e20", f"output_dir={folder}")
-    output = finished(process, code=1)
+    output = start("train", *TINY, "model.learner.optimizer.lr=1e20", f"output_dir={folder}").ended(code=1)
     assert "diverged: loss is" in output and "model.optimizer.lr" in output and "Traceback" not in output
     assert "diverged: loss is" in (folder / "log.txt").read_text()
     assert json.loads((folder / "summary.json").read_text())["status"] == "FAILED"

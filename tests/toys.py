@@ -18,6 +18,7 @@ from datamodules.tasks import ClassSplit
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.schedules import Cosine
+from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import ImageSpec, Phase
 
 SPEC = ImageSpec(channels=1, size=8, num_classes=4)
@@ -116,6 +117,26 @@ class CopyingCheckpoints(RunCheckpoints):
         super().save(trainer, task)
         number = len(list(self.place.glob("copy-*.ckpt")))
         shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")
+
+
+def walk(folder, ckpt_path=None, model=None, **settings):
+    """A run over two tasks, or the rest of one: model, trainer, tasks tested; every checkpoint is kept."""
+    model, saver = model or ToyGenerator(), CopyingCheckpoints(folder, every_seconds=0.0)
+    trainer, data, tested = make_trainer(saver, **settings), make_data(), []
+
+    def after_task(task):
+        trainer.test(model, datamodule=data, verbose=False)
+        tested.append(task.index)
+        saver.save(trainer, task)
+
+    fit_stages(trainer, model, data, ckpt_path, after_task)
+    return model, trainer, tested
+
+
+def assert_same_state(a, b) -> None:
+    """To the bit."""
+    for (name, value), (other, found) in zip(a.state_dict().items(), b.state_dict().items(), strict=True):
+        assert name == other and torch.equal(value, found), name
 
 
 class RanksAgree(Callback):

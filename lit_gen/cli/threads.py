@@ -68,37 +68,33 @@ def _chosen(
 
 def _steps_per_second(count: int, module: LitModel, datamodule: StreamData) -> float:
     """Speed of the first phase's first turn, on a copy that is thrown away; draws no noise of the run's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        with forked_rng(0, device=torch.device("cpu")):
-            return _timed(copy.deepcopy(module), datamodule)
-    finally:
-        torch.set_num_threads(before)
+    with forked_rng(0, device=torch.device("cpu")):
+        module, task = copy.deepcopy(module), datamodule.stages[0]
+        datamodule.current_task = task.index
+        phase = module.phases(task)[0]
+        turn = phase.turns[0]
+        module.enter(phase, Course())
+        parameters = trainable(*turn.trains)
+        if not parameters:
+            return 0.0
+        optimizer = (turn.optimizer or module.make_optimizer)(parameters)
+        images = datamodule.dataset("train", [task.index])
+        size = min(len(images), getattr(datamodule, "batch_size", 64))
+        batch = images.__getitems__(list(range(size))).ready()
 
+        def seconds(steps: int) -> float:
+            start = time.perf_counter()
+            for _ in range(steps):
+                optimizer.zero_grad()
+                turn.loss(batch, 0.5)["loss"].backward()
+                optimizer.step()
+            return time.perf_counter() - start
 
-def _timed(module: LitModel, datamodule: StreamData) -> float:
-    task = datamodule.stages[0]
-    datamodule.current_task = task.index
-    phase = module.phases(task)[0]
-    turn = phase.turns[0]
-    module.enter(phase, Course())
-    parameters = [p for part in turn.trains for p in trainable(part)]
-    if not parameters:
-        return 0.0
-    optimizer = (turn.optimizer or module.make_optimizer)(parameters)
-    images = datamodule.dataset("train", [task.index])
-    size = min(len(images), getattr(datamodule, "batch_size", 64))
-    batch = images.__getitems__(list(range(size))).ready()
-
-    def seconds(steps: int) -> float:
-        start = time.perf_counter()
-        for _ in range(steps):
-            optimizer.zero_grad()
-            turn.loss(batch, 0.5)["loss"].backward()
-            optimizer.step()
-        return time.perf_counter() - start
-
-    seconds(3)
-    steps = max(3, int(_SECONDS / seconds(1)))
-    return steps / seconds(steps)
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            seconds(3)
+            steps = max(3, int(_SECONDS / seconds(1)))
+            return steps / seconds(steps)
+        finally:
+            torch.set_num_threads(before)

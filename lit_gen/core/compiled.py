@@ -18,11 +18,8 @@ def compile_networks(model: nn.Module, mode: str) -> None:
         mode: of `torch.compile`.
     """
     for part in model.children():
-        if isinstance(part, LitModel | FrozenCopy) or not _is_called(part):
+        only_holds = type(part).forward is nn.Module.forward
+        if isinstance(part, LitModel | FrozenCopy) or only_holds:
             compile_networks(part, mode)
         else:
             part.compile(mode=mode)
-
-
-def _is_called(module: nn.Module) -> bool:
-    return type(module).forward is not nn.Module.forward

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -18,9 +17,7 @@ class FrozenCopy(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = copy.deepcopy(net)
-        for parameter in self.net.parameters():
-            parameter.requires_grad_(False)
+        self.net = copy.deepcopy(net).requires_grad_(False)
         super().train(False)
 
     def refresh(self, net: nn.Module) -> None:
@@ -48,18 +45,9 @@ def copy_state(source: nn.Module, target: nn.Module) -> None:
         value.copy_(state[name])
 
 
-def trainable(module: nn.Module) -> Iterator[nn.Parameter]:
-    """The module's parameters, each once, without those inside a FrozenCopy."""
-    seen: set[int] = set()
-
-    def walk(part: nn.Module) -> Iterator[nn.Parameter]:
-        if isinstance(part, FrozenCopy):
-            return
-        for parameter in part.parameters(recurse=False):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield parameter
-        for child in part.children():
-            yield from walk(child)
-
-    return walk(module)
+def trainable(*modules: nn.Module) -> list[nn.Parameter]:
+    """The modules' parameters, each once, without those inside a FrozenCopy."""
+    copies = (part for module in modules for part in module.modules() if isinstance(part, FrozenCopy))
+    frozen = {parameter for copy in copies for parameter in copy.parameters()}
+    every = dict.fromkeys(parameter for module in modules for parameter in module.parameters())
+    return [parameter for parameter in every if parameter not in frozen]

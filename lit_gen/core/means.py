@@ -32,16 +32,16 @@ class Means:
             device: where processes exchange tensors.
         """
         names = sorted({name for terms, _ in self._noted for name in terms})
-        rows = []
-        for name in names:
-            noted = [(terms[name], images) for terms, images in self._noted if name in terms]
-            images = torch.tensor([number for _, number in noted], dtype=torch.float64)
-            values = torch.stack([value for value, _ in noted]).cpu().double()
-            rows.append(torch.stack([values @ images, images.sum()]))
+        table = torch.zeros(len(names), 2, dtype=torch.float64)
+        for row, name in zip(table, names, strict=True):
+            values, images = zip(
+                *((terms[name], n) for terms, n in self._noted if name in terms), strict=True
+            )
+            weights = torch.tensor(images, dtype=torch.float64)
+            row[0], row[1] = torch.stack(values).cpu().double() @ weights, weights.sum()
         self._noted = []
-        if not rows:
+        if not names:
             return {}
-        table = torch.stack(rows)
         table = summed(table.to(device)).cpu() if device.type == "cuda" else summed(table)
         for name, row in zip(names, table, strict=True):
             self._totals[name] = self._totals.get(name, 0) + row

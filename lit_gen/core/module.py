@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning import LightningModule
@@ -14,11 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
 from lit_gen.core.progress import Course, batches_seen
-from lit_gen.core.sampling import Sampler
-from lit_gen.core.types import Batch, ImageSpec, Params, Phase, Task, Terms, Turn
-
-OptimizerFactory = Callable[[Params], Optimizer]
-ScheduleFactor = Callable[[float], float]
+from lit_gen.core.types import Batch, ImageSpec, OptimizerFactory, Phase, ScheduleFactor, Task, Terms, Turn
 
 
 class LitModel(LightningModule):
@@ -30,7 +25,7 @@ class LitModel(LightningModule):
     Args:
         spec: the images that the model works on.
         optimizer: makes the optimizer of the given parameters, for every turn that brings none of its own.
-        schedule: learning-rate factor over a phase's progress in [0, 1]; None keeps the rate.
+        schedule: over a phase's progress; None keeps the rate.
 
     Attributes:
         phase: what is trained now; None in a model that no phase was entered with.
@@ -41,9 +36,7 @@ class LitModel(LightningModule):
         clipping: (value, algorithm) for phases whose turns run by hand, where Lightning refuses to clip.
     """
 
-    needs_every_task = (
-        False  # whether it learns nothing of use from the union of the tasks, stream.joint=true
-    )
+    needs_every_task = False  # whether the union of the tasks (stream.joint=true) is of no use to it
 
     def __init__(
         self, spec: ImageSpec, optimizer: OptimizerFactory, schedule: ScheduleFactor | None = None
@@ -76,7 +69,7 @@ class LitModel(LightningModule):
         return {} if type(self).step is LitModel.step else self.step(batch, 1.0)
 
     def abilities(self) -> nn.Module:
-        """The module whose protocols (Reconstructs, Classifies, ...) count: itself, or the one it wraps."""
+        """The module whose protocols (HasCodes, Classifies, ...) count: itself, or the one it wraps."""
         return self
 
     # --- what the house does
@@ -87,28 +80,22 @@ class LitModel(LightningModule):
         self._curves = Means()
         self.automatic_optimization = not phase.is_manual
         self.zero_grad(set_to_none=True)
-        for parameter in self.parameters():
-            parameter.requires_grad_(False)
-        self.eval()
-        for module in (module for turn in phase.turns for module in turn.trains):
+        self.requires_grad_(False).eval()
+        for module in phase.trains:
             module.train()
-            for parameter in trainable(module):
-                parameter.requires_grad_(True)
-        for parameter in trainable(self) if phase.with_grad else ():
+        for parameter in trainable(self) if phase.with_grad else trainable(*phase.trains):
             parameter.requires_grad_(True)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[dict[str, Any]]]:
         phase = self._entered()
         optimizers = [self._optimizer_of(turn) for turn in phase.turns]
         schedule = phase.schedule or self.schedule
-        if schedule is None:
-            return optimizers, []
 
         def factor(step: int) -> float:
             # The loaders, and so the length of the phase, are not known yet when step is 0.
             return schedule(self._part() if step else 0.0)
 
-        schedulers = [LambdaLR(optimizer, factor) for optimizer in optimizers]
+        schedulers = [LambdaLR(optimizer, factor) for optimizer in optimizers if schedule is not None]
         return optimizers, [{"scheduler": s, "interval": "step"} for s in schedulers]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -154,8 +141,7 @@ class LitModel(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_curves()
         # For monitors (early stopping, best checkpoint) only: the loggers already have every window.
-        means = {f"train/{name}": mean for name, mean in self._curves.all().items()}
-        self.log_dict(means, logger=False, sync_dist=True)
+        self.log_dict(_named("train", self._curves.all()), logger=False, sync_dist=True)
         self._curves = Means()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -164,8 +150,7 @@ class LitModel(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluated.note(self.evaluate(batch), batch.size)
+    test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         self._log_evaluation("test")
@@ -186,18 +171,14 @@ class LitModel(LightningModule):
         for turn, optimizer in zip(phase.turns, _as_list(self.optimizers()), strict=True):
             if (self.course.batches_done - 1) % turn.every:
                 continue
-            others = self._others(turn)
-            for parameter in others:
-                parameter.requires_grad_(False)
-            self._turn, found = turn, turn.loss(batch, self._progress)
-            optimizer.zero_grad()
-            self.manual_backward(found["loss"])
-            optimizer.step()
-            self._note_step()
-            for parameter in others:
-                parameter.requires_grad_(True)
+            with self.toggled_optimizer(optimizer):
+                self._turn, found = turn, turn.loss(batch, self._progress)
+                optimizer.zero_grad()
+                self.manual_backward(found["loss"])
+                optimizer.step()
+                self._note_step()
             if len(phase.turns) > 1:
-                found = {f"{turn.name}/{name}": value for name, value in found.items()}
+                found = _named(turn.name, found)
             terms |= found
         return terms
 
@@ -207,13 +188,8 @@ class LitModel(LightningModule):
             with torch.no_grad():
                 self._turn.after_step()
 
-    def _others(self, turn: Turn) -> list[nn.Parameter]:
-        """What the phase trains, but not this turn."""
-        mine = set(_parameters_of((turn,)))
-        return [parameter for parameter in _parameters_of(self._entered().turns) if parameter not in mine]
-
     def _optimizer_of(self, turn: Turn) -> Optimizer:
-        parameters, make = _parameters_of((turn,)), turn.optimizer or self.make_optimizer
+        parameters, make = trainable(*turn.trains), turn.optimizer or self.make_optimizer
         optimizer = make(parameters)
         reads_gradients = self.clipping or self.trainer.gradient_clip_val or turn.after_backward
         scales = self.trainer.precision in ("16-mixed", "bf16-mixed")
@@ -242,16 +218,26 @@ class LitModel(LightningModule):
 
     def _log_curves(self) -> None:
         """Means since the last time go to the loggers at the number of batches seen so far."""
-        means = {f"train/{name}": mean for name, mean in self._curves.latest(self.device).items()}
+        means = _named("train", self._curves.latest(self.device))
         if means and self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
                 logger.log_metrics(means, step=batches_seen(self.trainer) - 1)
 
     def _log_evaluation(self, split: str) -> None:
-        means = self._evaluated.latest(self.device)
-        self._evaluated = Means()
         # The same on every process; without sync_dist Lightning would warn that it may not be.
-        self.log_dict({f"{split}/{name}": mean for name, mean in means.items()}, sync_dist=True)
+        self.log_dict(_named(split, self._evaluated.latest(self.device)), sync_dist=True)
+
+
+class Sampler(Protocol):
+    """Draws in another way than the family's own, by settings that no weights depend on."""
+
+    def check(self, model: LitGenerator) -> None:
+        """Raises ValueError for a model from which it cannot draw."""
+
+    def __call__(
+        self, model: LitGenerator, n: int, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """Images as `LitGenerator.sample` promises them; it has checked the conditions."""
 
 
 class LitGenerator(LitModel):
@@ -309,12 +295,11 @@ class LitGenerator(LitModel):
     def refuse(self, **conditions: Tensor | None) -> None:
         """Raises ValueError for a condition that this model does not take, or does not get."""
         for name, value in conditions.items():
-            if value is not None and name not in self.conditions:
+            if (value is None) == (name in self.conditions):
                 takes = ", ".join(sorted(self.conditions)) or "no condition"
-                raise ValueError(f"{type(self).__name__}.sample: got {name}=, but this model takes {takes}")
-            if value is None and name in self.conditions:
+                came = "got no" if value is None else "got"
                 raise ValueError(
-                    f"{type(self).__name__}.sample: {name}= is missing; this model depends on it"
+                    f"{type(self).__name__}.sample: {came} {name}=, but this model takes {takes}"
                 )
 
 
@@ -325,9 +310,8 @@ def _cut(batch: Batch, chunk: int | None) -> list[Batch]:
     return [type(batch)(*parts) for parts in zip(*(field.split(chunk) for field in batch), strict=True)]
 
 
-def _parameters_of(turns: Iterable[Turn]) -> list[nn.Parameter]:
-    """What these turns train, each parameter once."""
-    return list(dict.fromkeys(p for turn in turns for module in turn.trains for p in trainable(module)))
+def _named(place: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{place}/{name}": value for name, value in values.items()}
 
 
 def _as_list(one_or_many: Any) -> list[Any]:

@@ -92,6 +92,10 @@ class Course:
         """Epochs of the run at which the phase ends at the latest."""
         return None if self.epochs is None else self.first_epoch + self.epochs
 
+    def is_over_at(self, epoch: int) -> bool:
+        """Whether any of the limits is reached when the run has had so many epochs."""
+        return self.is_over or (self.end_epoch is not None and epoch >= self.end_epoch)
+
     @property
     def is_over(self) -> bool:
         """Whether enough steps or images are done; epochs are counted by the Trainer."""

@@ -22,22 +22,14 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Switch(Protocol):
-    """What the walk asks of the one callback that puts module and data on a stage and keeps the place.
-
-    Attributes:
-        stage: place in `datamodule.stages`.
-        phase: place in `module.phases(task)`.
-        course: how far the phase is.
-        ended: the phase's `end` has run.
-        current: what is trained now.
-    """
+    """What the walk asks of the one callback that puts module and data on a stage and keeps the place."""
 
     state_key: str
-    stage: int
-    phase: int
-    course: Course
-    ended: bool
-    current: tuple[Task, Phase] | None
+    stage: int  # place in `datamodule.stages`
+    phase: int  # place in `module.phases(task)`
+    course: Course  # how far the phase is
+    ended: bool  # the phase's `end` has run
+    current: tuple[Task, Phase] | None  # what is trained now
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over the place that a checkpoint holds."""
@@ -156,7 +148,8 @@ class _Walk:
     ) -> None:
         self.trainer, self.module, self.datamodule = trainer, module, datamodule
         self.max_phase_epochs = max_phase_epochs
-        self.default_length = {"epochs": _limit(trainer.max_epochs), "steps": _limit(trainer.max_steps)}
+        limits = {"epochs": trainer.max_epochs, "steps": trainer.max_steps}
+        self.default_length = {name: None if limit == -1 else limit for name, limit in limits.items()}
         self.clipping = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm or "norm")
         switches = [callback for callback in trainer.callbacks if isinstance(callback, Switch)]
         if len(switches) != 1:
@@ -172,10 +165,9 @@ class _Walk:
         else:
             course.load_state_dict(switch.course.state_dict())
         switch.current, switch.course = (task, phase), course
-        self.datamodule.current_task = task.index
-        if stored is not None and (switch.ended or self._is_finished(stored)):
+        if stored is not None and (switch.ended or course.is_over_at(stored_epochs(stored.state))):
             self._take_over(stored)
-        elif not any(True for turn in phase.turns for module in turn.trains for _ in trainable(module)):
+        elif not trainable(*phase.trains):
             self.trainer.predict(self.module, datamodule=self.datamodule, return_predictions=False)
         else:
             self._prepare(phase)
@@ -192,18 +184,10 @@ class _Walk:
         """The course of a phase at its beginning: its own length, or else the Trainer's; cut short."""
         if self.trainer.fast_dev_run:
             return Course(epochs=1)
-        own = {"epochs": phase.epochs, "steps": phase.steps, "images": phase.images}
-        has_length = any(limit is not None for limit in own.values())
-        course = Course(**(own if has_length else self.default_length))
-        limits = [limit for limit in (course.epochs, self.max_phase_epochs) if limit is not None]
-        course.epochs = min(limits, default=None)
-        return course
-
-    def _is_finished(self, stored: Stored) -> bool:
-        course = self.switch.course
-        return course.is_over or (
-            course.end_epoch is not None and stored_epochs(stored.state) >= course.end_epoch
-        )
+        own = {name: getattr(phase, name) for name in ("epochs", "steps", "images")}
+        limits = own if any(limit is not None for limit in own.values()) else self.default_length
+        longest = (limits["epochs"], self.max_phase_epochs)
+        return Course(**limits | {"epochs": min((e for e in longest if e is not None), default=None)})
 
     def _take_over(self, stored: Stored) -> None:
         """A finished phase is not fitted again: weights, counters and callbacks are loaded."""
@@ -223,8 +207,3 @@ class _Walk:
         self.module.clipping = self.clipping if by_hand else None
         self.trainer.gradient_clip_val = None if by_hand else self.clipping[0]
         self.module.automatic_optimization = not phase.is_manual
-
-
-def _limit(setting: int | None) -> int | None:
-    """Lightning's -1 is no limit."""
-    return None if setting == -1 else setting

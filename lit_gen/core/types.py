@@ -20,6 +20,9 @@ Positive = Annotated[int, Gt(0)]
 NonNegative = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Params = Iterable[nn.Parameter]
+OptimizerFactory = Callable[[Params], Optimizer]
+ScheduleFactor = Callable[[float], float]
+"""Of the learning rate, over progress in [0, 1]."""
 Split = Literal["train", "val", "test"]
 
 
@@ -74,7 +77,7 @@ class Turn:
     name: str
     loss: Callable[[Batch, float], Terms]
     trains: tuple[nn.Module, ...]
-    optimizer: Callable[[Params], Optimizer] | None = None
+    optimizer: OptimizerFactory | None = None
     every: int = 1
     after_backward: Callable[[], None] | None = None
     after_step: Callable[[], None] | None = None
@@ -91,7 +94,7 @@ class Phase:
             `max_steps`). A step is one batch of every process through all turns, or with accumulated
             gradients several; images are those of all processes, and the phase ends with the step that
             reaches them.
-        schedule: learning-rate factor over this phase's own progress in [0, 1]; None is the model's.
+        schedule: over this phase's own progress; None is the model's.
         span: the part of a longer course that this phase is; the `progress` given to losses runs over it.
         prepare: once per batch, without gradient: mixes replay in, builds a pool.
         chunk: the prepared pool is cut into minibatches of this size, one optimizer step each.
@@ -109,7 +112,7 @@ class Phase:
     name: str
     turns: tuple[Turn, ...]
     epochs: int | None = None
-    schedule: Callable[[float], float] | None = None
+    schedule: ScheduleFactor | None = None
     span: tuple[float, float] = (0.0, 1.0)
     prepare: Callable[[Batch], Batch] | None = None
     chunk: int | None = None
@@ -131,11 +134,16 @@ class Phase:
         loss: Callable[[Batch, float], Terms],
         trains: tuple[nn.Module, ...],
         epochs: int | None = None,
-        optimizer: Callable[[Params], Optimizer] | None = None,
+        optimizer: OptimizerFactory | None = None,
         **rest,
     ) -> Phase:
         """A phase of one turn; `rest` are further attributes of the phase."""
         return cls(name, (Turn(name, loss, trains, optimizer),), epochs, **rest)
+
+    @property
+    def trains(self) -> tuple[nn.Module, ...]:
+        """What its turns train."""
+        return tuple(module for turn in self.turns for module in turn.trains)
 
     @property
     def is_manual(self) -> bool:
@@ -180,11 +188,6 @@ class Restores(Protocol):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """[B, C, S, S] in [-1, 1], without gradient."""
-
-
-@runtime_checkable
-class Reconstructs(HasCodes, Restores, Protocol):
-    """Has codes and turns them back into images."""
 
 
 class Posterior(NamedTuple):

@@ -125,7 +125,7 @@ class Adversaries:
 
 
 class CodedGenerator(ConditionalGenerator):
-    """Has a decoder of codes, and keeps the promise `Reconstructs`.
+    """Has a decoder of codes, and keeps the promises `HasCodes` and `Restores`.
 
     A family writes `encode(batch)` and `sample_codes(n, temperature, label, task)`: [n, Z], to be decoded
     into samples; `temperature` is a factor of their spread.

@@ -1,9 +1,7 @@
 """What a run leaves behind, and that a resumed one leaves the same."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from mlflow import MlflowClient
+from processes import together
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.checkpoints import RunCheckpoints
@@ -42,7 +41,7 @@ class Scripted:
         ]
 
 
-def run(folder, *callbacks, loggers=(), resume=None):
+def run(folder, *callbacks, loggers=(), resume=None, **settings):
     """A whole run, or the rest of one, as the command line does it."""
     scoring, saver = Scoring({"scripted": Scripted()}), RunCheckpoints(every_seconds=0)
     record = RunRecord(CONFIG, CONFIG, scoring.board)
@@ -55,6 +54,7 @@ def run(folder, *callbacks, loggers=(), resume=None):
         logger=[MetricsFile(folder), *loggers],
         log_every_n_steps=1,
         default_root_dir=folder,
+        **settings,
     )
 
     def after_task(task):
@@ -224,34 +224,19 @@ def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypat
     ]
 
 
-_TWO_PROCESSES = """
-import functools, sys
-from pathlib import Path
-sys.path[:0] = {paths!r}
-import test_run_record as record
-from lit_gen.tracking.mlflow import TrackingLogger
-
-record.make_trainer = functools.partial(record.make_trainer, devices=2, strategy="ddp")
-home = Path({home!r})
-record.run(home / "dead", loggers=[TrackingLogger(home / "dead", "http://127.0.0.1:9")])
-try:
-    record.run(home / "fails", record.StopAt(1), loggers=[TrackingLogger(home / "fails")])
-except RuntimeError:
-    sys.exit(7)
-"""
+def _keep_records(home):
+    several = {"devices": 2, "strategy": "ddp"}
+    run(home / "dead", loggers=[TrackingLogger(home / "dead", "http://127.0.0.1:9")], **several)
+    with pytest.raises(RuntimeError, match="x"):
+        stop = StopAt(1, RuntimeError("x"))
+        run(home / "fails", stop, loggers=[TrackingLogger(home / "fails")], **several)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_mlflow_settings")
 def test_two_processes_keep_one_record_and_end_without_a_server_and_when_they_fail(tmp_path):
-    here, home = Path(__file__).resolve().parent, tmp_path / "runs"
-    script = tmp_path / "two.py"
-    script.write_text(
-        _TWO_PROCESSES.format(paths=[str(here), str(here.parent), str(here.parents[1])], home=str(home))
-    )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTEST_"))}
-    command = [sys.executable, str(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 7, done.stderr[-3000:]
+    home = tmp_path / "runs"
+    together(2, _keep_records, home)
     for name, status in (("dead", "FINISHED"), ("fails", "FAILED")):
         summary = json.loads((home / name / "summary.json").read_text())
         assert (summary["world_size"], summary["status"]) == (2, status)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from processes import together
 from quality_toys import Flat, ToyData, ToyModel
 from torch.utils.data import DataLoader
 from toys import ToyGenerator, make_data, make_trainer
@@ -186,12 +183,9 @@ def _rows_of_every_judge(**settings):
 
 @pytest.mark.slow
 def test_scores_do_not_depend_on_the_number_of_processes(tmp_path):
-    world, root = 2, Path(__file__).parents[2]
     alone = _rows_of_every_judge()
-    paths = os.pathsep.join([str(root), str(root / "tests")])
-    command = [sys.executable, __file__, str(world), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=300, env=os.environ | {"PYTHONPATH": paths})
-    for rank in range(world):
+    together(2, _write_rows, tmp_path)
+    for rank in range(2):
         rows = [Row(*row) for row in torch.load(tmp_path / f"{rank}.pt")]
         assert [row._replace(value=0.0) for row in rows] == [row._replace(value=0.0) for row in alone]
         assert [row.value for row in rows] == pytest.approx([row.value for row in alone], rel=1e-5)
@@ -199,6 +193,6 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path):
         assert exact == [row.value for row in alone if not row.extractor]
 
 
-if __name__ == "__main__":
-    found = _rows_of_every_judge(strategy="ddp", devices=int(sys.argv[1]))
-    torch.save([tuple(row) for row in found], Path(sys.argv[2]) / f"{torch.distributed.get_rank()}.pt")
+def _write_rows(folder):
+    found = _rows_of_every_judge(strategy="ddp", devices=2)
+    torch.save([tuple(row) for row in found], folder / f"{torch.distributed.get_rank()}.pt")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from multiband_gan_toys import make_multiband_gan
 from multiband_toys import make_multiband
+from processes import together
 from toys import SPEC, make_data, make_trainer
 
 from lit_gen.core.stages import fit_stages
@@ -26,8 +24,7 @@ INVERTING = {"current_pairs": "inversion", "inversion_steps": 3, "max_images": 1
 def ranks(tmp_path_factory):
     """What both processes ended with."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, __file__, str(folder)], check=True, timeout=300, env=environment)
+    together(2, _train, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
@@ -87,7 +84,7 @@ def make_autoencoder() -> Autoencoder:
 
 
 def _train(folder: Path) -> None:
-    """What each of two processes runs; Lightning starts the second one."""
+    """What each of two processes runs."""
     ended = {}
 
     def fit(name, model, data, **settings):
@@ -128,7 +125,3 @@ def _train(folder: Path) -> None:
     trainer = fit("autoencoder", make_autoencoder(), make_data(num_tasks=1, batch_size=9))
     torch.save(ended, folder / f"{trainer.global_rank}.pt")
     trainer.strategy.barrier()
-
-
-if __name__ == "__main__":
-    _train(Path(sys.argv[1]))

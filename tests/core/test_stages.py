@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from processes import together
 from stage_toys import Logistic, fisher_by_hand, main
-from test_runs import finished, start
-from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
+from toys import ToyGenerator, assert_same_state, make_data, make_trainer, walk
 
 from lit_gen.core.schedules import LinearDecay
 from lit_gen.core.stages import fit_stages
@@ -43,27 +43,8 @@ class Lengths(ToyGenerator):
         )
 
 
-def run(folder, ckpt_path=None, model=None, **settings):
-    model, saver = model or Lengths(), CopyingCheckpoints(folder, every_seconds=0.0)
-    trainer = make_trainer(saver, **settings)
-    data = make_data()
-
-    def after_task(task):
-        trainer.test(model, datamodule=data, verbose=False)
-        saver.save(trainer, task)
-
-    fit_stages(trainer, model, data, ckpt_path, after_task)
-    return model, trainer
-
-
-def same(a, b):
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
-
-
 def test_phases_end_at_their_batch_and_a_resume_from_any_checkpoint_changes_nothing(tmp_path):
-    whole, trainer = run(tmp_path / "whole")
+    whole, trainer, _ = walk(tmp_path / "whole", model=Lengths())
     batches = {"steps": 7, "short": 3, "images": 7, "turns": 6, "epoch": 5}
     expected = [(name, task) for task in (0, 1) for name, count in batches.items() for _ in range(count)]
     assert [(name, task) for name, task, *_ in whole.seen] == expected
@@ -79,8 +60,8 @@ def test_phases_end_at_their_batch_and_a_resume_from_any_checkpoint_changes_noth
     copies = sorted((tmp_path / "whole").glob("copy-*.ckpt"))
     assert len(copies) == 16 + 2
     for number, copy in enumerate(copies):
-        resumed, _ = run(tmp_path / f"resumed-{number}", copy)
-        assert same(resumed, whole), copy.name
+        resumed, *_ = walk(tmp_path / f"resumed-{number}", copy, Lengths())
+        assert_same_state(resumed, whole)
         assert resumed.seen == whole.seen[len(whole.seen) - len(resumed.seen) :], copy.name
 
 
@@ -133,8 +114,7 @@ def test_fisher_curves_and_means_are_those_of_all_images(tmp_path):
         if count == 1:
             main(str(out))
         else:
-            words = ["--standalone", f"--nproc-per-node={count}", "tests/stage_toys.py", str(out)]
-            finished(start(*words, module="torch.distributed.run"))
+            together(count, main, str(out))
         found[count] = json.loads(out.read_text())
     for count, values in found.items():
         assert values["world"] == count

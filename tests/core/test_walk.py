@@ -5,31 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning import Callback
-from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
+from toys import CopyingCheckpoints, ToyGenerator, assert_same_state, make_data, make_trainer, walk
 
 from callbacks.task_switch import TaskSwitch
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import InputError, Phase, Turn
 
 
-def run(folder, ckpt_path=None, model=None, **settings):
-    model = model or ToyGenerator()
-    saver = CopyingCheckpoints(folder, every_seconds=0.0)
-    trainer = make_trainer(saver, **settings)
-    data = make_data()
-    tested = []
-
-    def after_task(task):
-        trainer.test(model, datamodule=data, verbose=False)
-        tested.append(task.index)
-        saver.save(trainer, task)
-
-    fit_stages(trainer, model, data, ckpt_path=ckpt_path, after_task=after_task)
-    return model, trainer, tested
-
-
 def test_phases_run_in_order_with_begin_and_end_and_epochs_go_on_counting(tmp_path):
-    model, trainer, tested = run(tmp_path)
+    model, trainer, tested = walk(tmp_path)
     assert model.calls == ["begin warmup 0", "close 0", "begin warmup 1", "close 1"]
     assert trainer.current_epoch == 8  # 2 tasks x 2 phases x 2 epochs
     assert tested == [0, 1]
@@ -54,18 +38,17 @@ def test_only_what_the_phase_trains_moves_and_is_in_training_mode():
 
 
 def test_resuming_with_accumulated_gradients_gives_the_same_bits(tmp_path):
-    whole, _, _ = run(tmp_path / "whole", accumulate_grad_batches=2)
+    whole, _, _ = walk(tmp_path / "whole", accumulate_grad_batches=2)
     copies = sorted((tmp_path / "whole").glob("copy-*.ckpt"))
     assert len(copies) == 10  # eight epochs and the end of two tasks
     for number, copy in enumerate(copies[::3]):  # in each phase, and the last
-        resumed, trainer, tested = run(
+        resumed, trainer, tested = walk(
             tmp_path / f"resumed-{number}", ckpt_path=copy, accumulate_grad_batches=2
         )
         assert trainer.current_epoch == 8
         assert trainer.global_step == torch.load(copies[-1], weights_only=True)["global_step"]
         assert tested[-1] == 1
-        for name, value in whole.state_dict().items():
-            assert torch.equal(value, resumed.state_dict()[name]), f"{name} after resuming from {copy.name}"
+        assert_same_state(whole, resumed)
 
 
 def test_each_epoch_sees_the_same_images_of_the_task_in_every_epoch_also_after_a_resume(tmp_path):
@@ -81,13 +64,13 @@ def test_each_epoch_sees_the_same_images_of_the_task_in_every_epoch_also_after_a
 
             return (Phase.single("main", self.step, (self.first, self.second), 2, each_epoch=note),)
 
-    run(tmp_path / "a", model=Looker())
+    walk(tmp_path / "a", model=Looker())
     assert [(epoch, task) for epoch, task, _ in looks] == [(0, 0), (1, 0), (2, 1), (3, 1)]
     assert looks[0][2] == looks[1][2] and len(looks[0][2]) == 20
     assert not set(looks[0][2]) & set(looks[2][2])
     first = list(looks)
     looks.clear()
-    run(tmp_path / "b", ckpt_path=tmp_path / "a" / "copy-00.ckpt", model=Looker())
+    walk(tmp_path / "b", ckpt_path=tmp_path / "a" / "copy-00.ckpt", model=Looker())
     assert looks == first[1:]
 
 
@@ -105,7 +88,7 @@ def test_a_phase_that_trains_nothing_passes_once_over_the_tasks_images(tmp_path)
             train = Phase.single("main", self.step, (self.first, self.second), 1)
             return train, Phase("count", (Turn("count", count, ()),))
 
-    model, _, _ = run(tmp_path, model=Counter())
+    model, _, _ = walk(tmp_path, model=Counter())
     assert model.seen.tolist() == [task.num_images for task in make_data().tasks]
 
 
@@ -129,22 +112,22 @@ def test_progress_runs_over_the_span_of_the_phase():
     torch.testing.assert_close(torch.tensor(progress), expected)
 
 
+class ByHand(ToyGenerator):
+    def phases(self, task):
+        return (Phase.single("main", self.step, (self,), 2, chunk=16),)
+
+
 def test_turns_by_hand_clip_and_schedule_like_lightning_does(tmp_path):
     """A phase of one turn, run by hand because of `chunk`, equals the automatic one."""
-
-    class ByHand(ToyGenerator):
-        def phases(self, task):
-            return (Phase.single("main", self.step, (self,), 2, chunk=16),)
 
     class Automatic(ToyGenerator):
         def phases(self, task):
             return (Phase.single("main", self.step, (self,), 2),)
 
     settings = {"gradient_clip_val": 0.05, "gradient_clip_algorithm": "value"}
-    a, _, _ = run(tmp_path / "a", model=ByHand(), **settings)
-    b, _, _ = run(tmp_path / "b", model=Automatic(), **settings)
-    for name, value in a.state_dict().items():
-        torch.testing.assert_close(value, b.state_dict()[name], rtol=0, atol=0)
+    a, _, _ = walk(tmp_path / "a", model=ByHand(), **settings)
+    b, _, _ = walk(tmp_path / "b", model=Automatic(), **settings)
+    assert_same_state(a, b)
 
 
 def test_turns_alternate_and_every_counts_batches():
@@ -180,10 +163,6 @@ def test_turns_alternate_and_every_counts_batches():
 
 
 def test_by_hand_accumulation_is_refused():
-    class ByHand(ToyGenerator):
-        def phases(self, task):
-            return (Phase.single("main", self.step, (self,), 2, chunk=16),)
-
     with pytest.raises(InputError, match="accumulate_grad_batches"):
         fit_stages(make_trainer(accumulate_grad_batches=2), ByHand(), make_data())
 
@@ -228,9 +207,7 @@ def test_the_switch_seeds_every_batch_by_place():
     torch.manual_seed(123)
     torch.randn(1000)
     fit_stages(make_trainer(), b, make_data())
-    assert all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    assert_same_state(a, b)
     assert isinstance(make_trainer().callbacks[0], TaskSwitch)
 
 
@@ -243,9 +220,9 @@ def test_loader_processes_change_nothing_also_after_a_resume(tmp_path):
         data.num_workers = workers
         trainer = make_trainer(CopyingCheckpoints(folder, every_seconds=0.0))
         fit_stages(trainer, model, data, ckpt_path=ckpt_path)
-        return model.state_dict()
+        return model
 
     expected = ends(tmp_path / "none", 0)
     for number in (0, 1):
         found = ends(tmp_path / f"one-{number}", 1, tmp_path / "none" / f"copy-{number:02d}.ckpt")
-        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        assert_same_state(found, expected)
