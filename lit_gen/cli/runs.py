@@ -125,7 +125,7 @@ class Series:
         seconds = max(1, min(20, round(budget / 10)))
         number = sum(1 for _ in (self.out / run.name).glob(f"{_TRIAL}*"))
         folder = self.out / run.name / f"{_TRIAL}-{number}"
-        words = [*self._words(run), f"output_dir={folder}", "logger=none", "trainer.max_epochs=1000000"]
+        words = [*self._words(run), f"output_dir={folder}", "logger=csv", "trainer.max_epochs=1000000"]
         words += [f"trainer.max_time=00:00:00:{seconds:02d}", "trainer.limit_val_batches=0"]
         text = self.out / "logs" / f"{run.name}-{_TRIAL}.txt"
         print(f"{run.name}: a trial of {seconds} s", flush=True)

@@ -168,7 +168,7 @@ def test_a_table_of_runs_that_there_are(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_experiments_are_trained_scored_and_tabulated(tmp_path, capsys):
-    words = ["experiments=vae_digits_joint", "seeds=0,1", "epochs=1", f"out={tmp_path}", "logger=none"]
+    words = ["experiments=vae_digits_joint", "seeds=0,1", "epochs=1", f"out={tmp_path}", "logger=csv"]
     words += [
         "trainer=cpu",
         "cpu_threads=1",
@@ -204,7 +204,7 @@ def test_experiments_are_trained_scored_and_tabulated(tmp_path, capsys):
 @pytest.mark.slow
 def test_models_are_trained_the_same_way(tmp_path):
     words = [word for word in TINY if not word.startswith("trainer.max_epochs")]
-    words += ["models=ae,vae", "recipe=autoencoder", "net=dense", "model.latent_size=2", "logger=none"]
+    words += ["models=ae,vae", "recipe=autoencoder", "net=dense", "model.latent_size=2", "logger=csv"]
     words += ["judges=none", "callbacks=progress", "epochs=1", f"out={tmp_path}"]
     assert main(["compare", *words]) == 0
     assert [row["model"] for row in rows_of(tmp_path / "overview.csv")] == ["ae", "vae"]

@@ -16,7 +16,7 @@ TINY = [
     *("data=synthetic", "data.num_images=96", "data.num_test_images=64", "data.spec.size=8"),
     *("data.spec.num_classes=4", "stream=split_classes", "stream.num_tasks=2", "judges=quality"),
     "judges.quality.metrics=[{_target_: lit_gen.metrics.frechet.FrechetDistance, _partial_: true}]",
-    *("trainer=cpu", "trainer.max_epochs=1", "logger=none", "cpu_threads=1"),
+    *("trainer=cpu", "trainer.max_epochs=1", "logger=csv", "cpu_threads=1"),
 ]
 
 

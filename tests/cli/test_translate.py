@@ -17,12 +17,14 @@ from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.types import InputError
 
 CYCLEGAN = [
-    "experiment=cyclegan_digits",
+    "model=cyclegan",
+    "data=unpaired_digits",
+    "recipe=translation",
     "model.generator.width=4",
     "model.generator.num_blocks=1",
     "model.critic.width=4",
     "data.batch_size=64",
-    "logger=none",
+    "logger=csv",
     "trainer=cpu",
     "trainer.max_epochs=1",
     "trainer.check_val_every_n_epoch=1",
