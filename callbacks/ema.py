@@ -39,8 +39,6 @@ class AveragedWeights(Callback):
         use: the one of several decays that is in the model; also for a checkpoint that keeps it.
     """
 
-    order = -1  # before all that looks at the model
-
     def __init__(
         self,
         modules: Sequence[str] = (),

@@ -91,7 +91,7 @@ def test_evaluate_takes_another_of_the_averages(tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["model=multiband"], "MultibandVAE draws images in a way of its own"),
+        (["model=multiband"], "MultibandVAE draws no codes"),
         (["model=lenet"], "draws no images"),
     ],
 )
