@@ -74,6 +74,14 @@ class LitModel(LightningModule):
 
     # --- what the house does
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning and this class set plain attributes some forty times per batch. A Module looks through its
+        # parameters, buffers and modules each time, which takes a tenth of a small network's step.
+        if name in self.__dict__ and not isinstance(value, Tensor | nn.Module):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def enter(self, phase: Phase, course: Course) -> None:
         """Freezes everything but what the phase trains and sets train / evaluation mode of every module."""
         self.phase, self.course = phase, course

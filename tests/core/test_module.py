@@ -109,3 +109,16 @@ def test_a_compiled_model_trains_as_the_eager_one_and_has_its_state():
     assert list(state) == list(eager.state_dict())
     for name, value in eager.state_dict().items():
         torch.testing.assert_close(state[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_plain_attributes_are_set_fast_and_networks_as_by_torch():
+    model = ToyGenerator()
+    model.latest_terms = {"loss": torch.ones(())}
+    assert model.__dict__["latest_terms"]["loss"] == 1
+    model.note = None
+    model.note = torch.nn.Linear(2, 2)
+    assert "note.weight" in model.state_dict() and "note" not in model.__dict__
+    model.first = None  # a network that was there
+    assert model.first is None and not any(name.startswith("first") for name in model.state_dict())
+    with pytest.raises(TypeError, match="cannot assign"):
+        model.tasks_closed = 3  # a buffer
