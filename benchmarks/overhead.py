@@ -21,6 +21,7 @@ from timing import options, take_turns
 from torch import Tensor
 
 from lit_gen.cli.config import Composed, compose, recompose
+from lit_gen.cli.lean import old_objects_left_alone
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import RunFolder
 from lit_gen.cli.train import assemble
@@ -49,7 +50,8 @@ def ours(composed: Composed) -> float:
         parts = assemble(recompose(composed.source | {"output_dir": str(folder.path)}, []), folder, None, {})
         watch = Watch()
         parts.trainer.callbacks.append(watch)
-        fit_stages(parts.trainer, parts.module, parts.data)
+        with old_objects_left_alone():
+            fit_stages(parts.trainer, parts.module, parts.data)
         parts.record.finish("FINISHED")
         return parts.trainer.max_epochs * parts.data.tasks[0].num_images / watch.seconds
 

@@ -20,6 +20,7 @@ from callbacks.scoring import Scoring
 from callbacks.shared_buffers import SharedBuffers
 from callbacks.task_switch import TaskSwitch
 from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, recompose
+from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
@@ -142,8 +143,9 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
     callbacks = _in_order([*own, *_chosen(composed)])
     logger = run_logger(composed, folder.path)
+    given = {"max_time": None} | ({} if config["trainer"].get("profiler") else {"profiler": NoProfiler()})
     trainer = build(
-        config["trainer"] | {"max_time": None},
+        config["trainer"] | given,
         "trainer",
         callbacks=[*callbacks, *_timer(config["trainer"].get("max_time"))],
         logger=[MetricsFile(folder.path), *([logger] if logger is not None else [])],
@@ -154,6 +156,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
+    without_empty_hooks(module, trainer.callbacks)
     if config["compile"] is not None:
         compile_networks(module, config["compile"])
     if rank() == 0:
@@ -196,7 +199,8 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
         log.info("run folder: %s", folder.path)
     path = stored.path if stored is not None else None
     try:
-        reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
+        with old_objects_left_alone():
+            reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
     except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
         record.finish("KILLED")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from lightning import Callback
 from test_runs import TINY
+from toys import ToyGenerator
 
 from lit_gen.cli.config import compose
+from lit_gen.cli.lean import without_empty_hooks
 from lit_gen.cli.run_folder import new_folder
 from lit_gen.cli.train import assemble
 
@@ -31,3 +34,14 @@ def test_a_new_run_is_named_after_what_it_trains():
     assert new_folder(None, choices, 3).path.name.startswith("vae-digits-s3-")
     choices["stream"] = "split_classes"
     assert new_folder(None, choices, 3).path.name.startswith("vae-digits-split_classes-s3-")
+
+
+def test_only_hooks_that_do_nothing_are_taken_away():
+    class Counts(Callback):
+        def on_train_batch_end(self, *args):
+            pass
+
+    callback, model = Counts(), ToyGenerator()
+    without_empty_hooks(model, [callback])
+    assert callable(callback.on_train_batch_end) and callback.on_before_backward is None
+    assert callable(model.on_before_optimizer_step) and model.on_after_backward is None
