@@ -34,6 +34,8 @@ _WHERE = {
     "Autoencoder": "lit_gen.families.autoencoder",
     "Classifier": "lit_gen.families.classifier",
     "CycleGAN": "lit_gen.families.cyclegan",
+    "DAED": "lit_gen.families.daed",
+    "Diffusion": "lit_gen.families.diffusion",
     "GAN": "lit_gen.families.gan",
     "ProGAN": "lit_gen.families.progan",
     "SinkhornAE": "lit_gen.families.sinkhorn_ae",

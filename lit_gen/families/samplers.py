@@ -1,14 +1,17 @@
-"""Samplers of models that decode codes."""
+"""Samplers: of models that decode codes, and of those that take noise away."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 from torch import Tensor
+from tqdm import tqdm
 
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.types import Positive
+from lit_gen.diffusion.solvers import DDIM, Ancestral, Solver, Spacing
 from lit_gen.losses.likelihood import PixelLikelihood
 
 
@@ -42,3 +45,64 @@ class LatentSampler:
         codes = model.sample_codes(n, self.temperature, label=label, task=task)
         image = model.decode(codes, label=label, task=task)
         return model.reconstruction.draw(image) if self.pixels == "draw" else image
+
+
+@dataclass(frozen=True)
+class DiffusionSampler:
+    """Draws images from noise, in steps.
+
+    Args:
+        solver: an object of `lit_gen.diffusion.solvers`.
+        steps: of the solver; None takes every step of a chain.
+        spacing: of its times.
+        guidance: w of classifier-free guidance, (1 + w) told - w untold (Ho & Salimans 2022,
+            arXiv:2207.12598, eq. 6): 0 is none.
+        clip: the image that the model sees in x_t is kept within [-1, 1] at every step.
+        progress: shows a bar over the steps, where there is a terminal.
+    """
+
+    solver: Solver = field(default_factory=DDIM)
+    steps: Positive | None = 50
+    spacing: Spacing = "even"
+    guidance: Annotated[float, Ge(0)] = 0.0
+    clip: bool = False
+    progress: bool = True
+
+    def check(self, model: LitGenerator) -> None:
+        if not hasattr(model, "denoiser"):
+            raise ValueError(f"{type(model).__name__} takes no noise away; use sampler=default")
+        self.solver.check(model.path)
+        if self.steps is None and not hasattr(model.path, "num_steps"):
+            raise ValueError(
+                f"steps=null: {type(model.path).__name__} is no chain with a number of steps; give one"
+            )
+        model.way(self._steps(model), self.spacing)
+        if (
+            isinstance(self.solver, Ancestral)
+            and self.solver.variance == "learned"
+            and not model.learns_variance
+        ):
+            raise ValueError(
+                "solver.variance=learned: this model has model.learns_variance=false; use large or small"
+            )
+        if self.guidance and not (model.conditions and model.drop_condition):
+            raise ValueError(
+                f"guidance={self.guidance}: this {type(model).__name__} was trained "
+                + ("without model.drop_condition" if model.conditions else "without a condition")
+                + "; use guidance=0, or train it with condition=label and drop_condition=0.1"
+            )
+
+    def __call__(
+        self, model: LitGenerator, n: int, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        places = model.way(self._steps(model), self.spacing)
+        x = model.path.prior(n, model.spec.shape, model.device)
+        denoiser = model.denoiser(self.guidance, self.clip, label=label, task=task)
+        course = self.solver.course(denoiser, x, model.path, places)
+        is_quiet = None if self.progress else True
+        for x in tqdm(course, "denoising", len(places) - 1, leave=False, disable=is_quiet):  # noqa: B007
+            pass
+        return x.clamp(-1, 1)
+
+    def _steps(self, model: LitGenerator) -> int:
+        return model.path.num_steps if self.steps is None else self.steps
