@@ -19,7 +19,14 @@ from torch import Tensor
 
 from lit_gen.core.types import Batch, ImageSpec, Task
 from lit_gen.families.gan import GAN
-from lit_gen.losses.adversarial import Hinge, LeastSquares, NonSaturating, Wasserstein
+from lit_gen.losses.adversarial import (
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Relativistic,
+    Wasserstein,
+    centred_penalty,
+)
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 MEANS = torch.cartesian_prod(*[torch.linspace(-0.8, 0.8, 5)] * 2)
@@ -38,6 +45,7 @@ KINDS = {
         "optimizer": functools.partial(torch.optim.RMSprop, lr=2e-4),
     },
     "wgan_gp": {"loss": Wasserstein(), "critic_steps": 3, "penalty_weight": 0.1},
+    "r3gan": {"loss": Relativistic(), "penalty": centred_penalty, "penalty_weight": 0.1},
 }
 
 

@@ -35,9 +35,11 @@ What a trained model can be used for, and how well: a table, and pictures beside
 
   ckpt    a run folder or a checkpoint file, or several of them with commas
   what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
-          translation ; without further words the one that is named says what it does and takes
+          translation drift snr noising transfer probe_steps ; without further words the one that is named
+          says what it does and takes
   out     where <what>.png, .csv and .json go; without it analysis/ in the run folder
-  in      of denoise: a folder of images or an .npz archive, of the size that the model was trained on
+  in      of denoise and transfer: a folder of images or an .npz archive, of the size that the model was
+          trained on
   seed    of whatever is drawn
   device  cpu, cuda, ...
   track   true: also into the run's MLflow run
@@ -75,12 +77,14 @@ def run(words: list[str]) -> int:
     own, others = own_words(words, _OWN, needed=("ckpt", "what"))
     what, seed, given = own["what"], own.get("seed", 0), own.get("in")
     use, overrides = _use(what, others)
-    if given is not None and what != "denoise":
-        raise InputError(f"in={given}: only what=denoise takes images; what={what} uses the run's own")
+    if given is not None and not hasattr(use, "given"):
+        raise InputError(
+            f"in={given}: only what=denoise and what=transfer take images; what={what} uses the run's own"
+        )
     paths = [own["ckpt"]] if Path(own["ckpt"]).exists() else own["ckpt"].split(",")
     runs = with_distinct_names([open_run(path, overrides, seed, own.get("device", "cpu")) for path in paths])
-    # Compression is one result about all runs together; any other use is one for each run.
-    groups = [runs] if what == "compression" else [[each] for each in runs]
+    # Compression and drift are one result about all runs together; any other use is one for each run.
+    groups = [runs] if what in ("compression", "drift") else [[each] for each in runs]
     table = []
     for group in groups:
         first, out = group[0], own.get("out")

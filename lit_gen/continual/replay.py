@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,11 +12,12 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from lit_gen.core.frozen import FrozenCopy
-from lit_gen.core.module import LitGenerator
+from lit_gen.core.module import LitGenerator, Sampler
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.random import Use, forked_rng, processes
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
 
+Loss = Callable[[Batch, float], Terms]
 BLOCK = 500  # items of a pool that are drawn at once, however many processes there are
 
 
@@ -41,6 +44,9 @@ class GenerativeReplay(LitGenerator):
             them as uint8 on the device and deals them out again and again, for teachers that draw slowly.
         pool_size: images of the pool per past task.
         refresh_every: epochs after which the pool is drawn anew; None keeps it for the task.
+        sampler: draws the replayed images; None draws them as all others.
+        distil: replayed images teach what the teacher says of them (the learner's `distilled`) in place of
+            the loss of real ones. Source: Masip et al. 2023, arXiv:2311.14028.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class GenerativeReplay(LitGenerator):
         replay: Literal["per_batch", "pool"] = "per_batch",
         pool_size: Positive = 5000,
         refresh_every: Positive | None = None,
+        sampler: Sampler | None = None,
+        distil: bool = False,
         spec: ImageSpec | None = None,
     ) -> None:
         super().__init__(spec or learner.spec, optimizer=learner.make_optimizer, schedule=learner.schedule)
@@ -60,6 +68,14 @@ class GenerativeReplay(LitGenerator):
         self.share, self.max_tasks = share, max_tasks
         self.replay, self.pool_size, self.refresh_every = replay, pool_size, refresh_every
         self.conditions = learner.conditions
+        self.replay_sampler, self.distil = sampler, distil
+        if sampler is not None:
+            sampler.check(learner)
+        if distil and not hasattr(learner, "distilled"):
+            raise ValueError(
+                f"distil=true: {type(learner).__name__} has no noise prediction to distil; use distil=false, "
+                "or a diffusion model as the learner"
+            )
         self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("task_sizes", torch.zeros(num_tasks))
         self.register_buffer("label_counts", torch.zeros(num_tasks, max(1, self.spec.num_classes)))
@@ -72,6 +88,9 @@ class GenerativeReplay(LitGenerator):
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
         phases = [replace(p, prepare=_after(self.with_replay, p.prepare)) for p in self.learner.phases(task)]
+        if self.distil:
+            (turn,) = phases[0].turns
+            phases[0] = replace(phases[0], turns=(replace(turn, loss=partial(self._mixed, turn.loss)),))
         first, last = phases[0], phases[-1]
         phases[0] = replace(first, begin=_both(self._refresh, first.begin))
         phases[-1] = replace(phases[-1], end=_both(last.end, self._close))
@@ -85,6 +104,18 @@ class GenerativeReplay(LitGenerator):
 
     def abilities(self) -> nn.Module:
         return self.learner.abilities()
+
+    def _mixed(self, loss: Loss, batch: Batch, progress: float) -> Terms:
+        """The learner's loss on real images and the teacher's word on replayed ones, by their numbers."""
+        replayed = batch.index < 0
+        count = int(replayed.sum())
+        if count == 0:
+            return loss(batch, progress)
+        terms = loss(batch.map(lambda part: part[~replayed]), progress)
+        taught = self.learner.distilled(batch.map(lambda part: part[replayed]), self.teacher.net)
+        part = count / batch.size
+        total = (1 - part) * terms["loss"] + part * taught["loss"]
+        return terms | {"loss": total, "distilled": taught["loss"].detach()}
 
     @torch.no_grad()
     def with_replay(self, batch: Batch) -> Batch:
@@ -103,11 +134,17 @@ class GenerativeReplay(LitGenerator):
         conditions = {n: v for n, v in (("label", label), ("task", task)) if n in self.conditions}
         unknown = torch.full_like(task, -1)
         return Batch(
-            image=self.teacher.net.sample(count, **conditions),
+            image=self._taught(count, **conditions),
             label=conditions.get("label", unknown),
             task=conditions.get("task", unknown),
             index=unknown,
         )
+
+    def _taught(self, count: int, **conditions: Tensor) -> Tensor:
+        """Images from the teacher."""
+        if self.replay_sampler is None:
+            return self.teacher.net.sample(count, **conditions)
+        return self.replay_sampler(self.teacher.net, count, **conditions)
 
     def _dealt(self, count: int, seen: int) -> Batch:
         """The pool's next images: this process's of `count` for each."""

@@ -58,6 +58,7 @@ class DataUse(IntEnum):
     PAIR_ORDER = 7
     HALVES = 8
     PART = 9  # of the larger of two domains
+    STACK = 10  # which images are stacked
 
 
 def mixed_seed(*place: int) -> int:

@@ -222,6 +222,33 @@ class Likelihood(Protocol):
 
 
 @runtime_checkable
+class Diffuses(Protocol):
+    """Takes noise away in steps, along a path of `lit_gen.diffusion.path`."""
+
+    path: nn.Module
+
+    def denoiser(
+        self,
+        guidance: float = 0.0,
+        clip: bool = False,
+        *,
+        label: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Callable:
+        """(x_t, t) -> what x_t is made of."""
+
+    def denoised(
+        self, x: Tensor, t: float, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """x_t [B, C, S, S] without its noise, without gradient."""
+
+    def features(self, batch: Batch, t: float) -> dict[str, Tensor]:
+        """What the network makes of the images with the noise of time t on them, by depth: [B, C_i] each,
+        without gradient.
+        """
+
+
+@runtime_checkable
 class Translates(Protocol):
     """Carries images from one domain to another."""
 

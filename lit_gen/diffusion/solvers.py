@@ -249,6 +249,20 @@ class DPMSolver(Solver):
             yield x
 
 
+@dataclass(frozen=True)
+class Consistency(Solver):
+    """Takes the named image and noises it anew to the next level: of models that name the same image at every
+    level. Source: Song et al. 2023, arXiv:2303.01469, algorithm 1.
+    """
+
+    def course(self, denoiser: Denoiser, x: Tensor, path: Path, places: list[Place]) -> Iterator[Tensor]:
+        for here, there in _pairs(places):
+            x = there.alpha * denoiser(x, here.t).parts.image
+            if there.sigma:
+                x = x + there.sigma * torch.randn_like(x)
+            yield x
+
+
 class Step(NamedTuple):
     """q(x_there | x_here, x_0) of a chain that goes from one place to the other in one step."""
 
@@ -285,8 +299,3 @@ def _straight(x: Tensor, image: Tensor, noise: Tensor, path: Path, here: Place, 
 
 def _pairs(places: list[Place]) -> Iterator[tuple[Place, Place]]:
     return pairwise(places)
-
-
-SOLVERS: dict[str, type[Solver]] = {
-    "ancestral": Ancestral, "ddim": DDIM, "euler": Euler, "heun": Heun, "dpmpp": DPMSolver
-}  # fmt: skip

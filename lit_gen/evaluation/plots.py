@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lit_gen.core.files import replaced
 from lit_gen.core.images import grid, to_uint8
@@ -49,6 +51,17 @@ def strips(rows: Sequence[Tensor]) -> Tensor:
     return cells(torch.cat([to_uint8(row).cpu() for row in rows]), len(rows[0]))
 
 
+def below(top: Tensor, bottom: Tensor) -> Tensor:
+    """Two pictures, one below the other, in the middle of white."""
+    parts = [part.expand(-1, -1, 3) for part in (top, bottom)]
+    width = max(part.shape[1] for part in parts)
+    parts = [
+        pad(part, (0, 0, (width - part.shape[1]) // 2, -(-(width - part.shape[1]) // 2)), value=255)
+        for part in parts
+    ]
+    return torch.cat(parts)
+
+
 def heat_maps(matrices: Mapping[str, tuple[Tensor, bool]]) -> Tensor:
     """One panel per title for a matrix [T, T] and whether low numbers are good in it; good is dark."""
     figure, places = _panels(len(matrices), 3.4, 3.4)
@@ -65,6 +78,29 @@ def heat_maps(matrices: Mapping[str, tuple[Tensor, bool]]) -> Tensor:
         for (i, j), value in np.ma.ndenumerate(values) if len(matrix) <= _MOST_NUMBERS else ():
             color = "white" if (value < top / 2) == lower else "black"
             axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=7, color=color)
+    return _drawn(figure)
+
+
+def heat_maps_of(
+    maps: Mapping[str, Tensor], names: tuple[Sequence[str], Sequence[str]], axis_names: tuple[str, str]
+) -> Tensor:
+    """One panel per title for a matrix [R, C] of shares.
+
+    Args:
+        names: of the columns and of the rows.
+        axis_names: likewise.
+    """
+    figure, places = _panels(len(maps), 1.6 + 0.42 * len(names[0]), 1.4 + 0.32 * len(names[1]))
+    for axes, (title, matrix) in zip(places, maps.items(), strict=True):
+        axes.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        axes.set_title(title, fontsize=8)
+        axes.set_xticks(range(len(names[0])), names[0], fontsize=7, rotation=90)
+        axes.set_yticks(range(len(names[1])), names[1], fontsize=7)
+        axes.set_xlabel(axis_names[0], fontsize=8)
+        axes.set_ylabel(axis_names[1], fontsize=8)
+        for (i, j), value in np.ndenumerate(matrix.numpy()):
+            color = "white" if value < 0.5 else "black"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
     return _drawn(figure)
 
 
@@ -161,6 +197,31 @@ def curves(x_name: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, 
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, list(map(str, ticks)))
         axes.minorticks_off()
+        axes.set(xlabel=x_name, ylabel=y_name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return _drawn(figure)
+
+
+def lines(
+    x_name: str,
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    log_y: bool = False,
+    mark: float = math.nan,
+) -> Tensor:
+    """A panel per quantity with a line of points per name.
+
+    Args:
+        mark: a place on the x axis; NaN is none.
+    """
+    figure, places = _panels(len(panels), 4.6, 3.8)
+    for axes, (y_name, points) in zip(places, panels.items(), strict=True):
+        for name, some in points.items():
+            axes.plot(*zip(*some, strict=True), ".-", label=name)
+        if not math.isnan(mark):
+            axes.axvline(mark, color="grey", linestyle="--", label=f"{mark:.3g}")
+        if log_y:
+            axes.set_yscale("log")
         axes.set(xlabel=x_name, ylabel=y_name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from lit_gen.core.module import LitGenerator, OptimizerFactory, ScheduleFactor
 from lit_gen.core.types import Batch, ImageSpec, NonNegative, Phase, Positive, Task, Terms
 from lit_gen.families.density import ExPost, LatentDensity
-from lit_gen.losses.adversarial import AdversarialLoss, critic_terms, game_terms
+from lit_gen.losses.adversarial import (
+    AdversarialLoss,
+    Penalty,
+    Relativistic,
+    critic_terms,
+    game_terms,
+    gradient_penalty,
+)
 from lit_gen.losses.distances import widened
 from lit_gen.losses.latent_penalties import LatentPenalty
 from lit_gen.losses.reconstruction import squared_error
@@ -78,6 +85,7 @@ class Adversaries:
         generator: noise [B, noise_size], *told -> image.
         critic: image, *told -> one score per image.
         drift_weight: of the mean square of the scores of real images.
+        penalty: of the critic's gradients.
     """
 
     generator: nn.Module
@@ -86,6 +94,7 @@ class Adversaries:
     loss: AdversarialLoss
     penalty_weight: float
     drift_weight: float = 0.0
+    penalty: Penalty = staticmethod(gradient_penalty)
 
     def noise(self, count: int) -> Tensor:
         return torch.randn(count, self.noise_size, device=self.device)
@@ -108,13 +117,15 @@ class Adversaries:
         real = self.real(batch.image, *told)
         with torch.no_grad():
             fake = self.generated(len(real), *told)
-        weights = (self.penalty_weight, self.drift_weight)
-        return critic_terms(self.loss, lambda image: self.score(image, *told), real, fake, *weights)
+        how = (self.penalty_weight, self.drift_weight, self.penalty)
+        return critic_terms(self.loss, lambda image: self.score(image, *told), real, fake, *how)
 
     def generator_loss(self, batch: Batch, progress: float, **where: Any) -> Terms:
         told = self.told(batch, progress, **where)
-        fake = self.generated(len(batch.image), *told)
-        return {"loss": self.loss.generator(self.score(fake, *told)).mean()}
+        score = self.score(self.generated(len(batch.image), *told), *told)
+        if isinstance(self.loss, Relativistic):
+            score = score - self.score(self.real(batch.image, *told), *told)
+        return {"loss": self.loss.generator(score).mean()}
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Terms:

@@ -63,7 +63,7 @@ class DAED(Diffusion):
         path = Table(linear_combine(900, 0.1)) if path is None else path
         super().__init__(
             spec, net, path, output, space, times, weight, learns_variance, objective, drop_condition,
-            condition, condition_size, optimizer, schedule,
+            None, condition, condition_size, optimizer, schedule,
         )  # fmt: skip
         if path.num_steps < 2:
             raise ValueError(
@@ -83,9 +83,14 @@ class DAED(Diffusion):
             places.append(rows)
         return torch.cat(said)[torch.cat(places).argsort()]
 
-    def way(self, steps: int, spacing: Spacing = "even") -> list[Place]:
+    def network_at(self, t: float) -> nn.Module:
+        return self.denoiser_net if t == 1 else self.net
+
+    def way(self, steps: int, spacing: Spacing = "even", start: float | None = None) -> list[Place]:
         """The last step of every way is the denoiser's, from x_1."""
-        return way(self.path, steps, spacing, last=1.0)
+        if start == 1:
+            return way(self.path, 1, spacing, start)
+        return way(self.path, steps, spacing, start, last=1.0)
 
     def bound_at(self, t: Tensor, image: Tensor, x: Tensor, guess: Tensor, variance: Tensor | None) -> Tensor:
         later = super().bound_at(t.clamp(min=2), image, x, guess, variance) / self.path.num_steps

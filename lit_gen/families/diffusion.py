@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
-from lit_gen.core.types import Batch, Fraction, ImageSpec, InputError, NonNegative, Terms
+from lit_gen.core.random import forked_rng
+from lit_gen.core.types import Batch, Fraction, ImageSpec, InputError, NonNegative, Phase, Task, Terms
 from lit_gen.diffusion.bound import log_variance, prior_term, step_term
+from lit_gen.diffusion.consistency import ConsistencyTuning
 from lit_gen.diffusion.outputs import Output, Parts, error_ratio, noised, parts, scaled_input, target
-from lit_gen.diffusion.path import Path, Table, linear
+from lit_gen.diffusion.path import EDM, Path, Table, linear
 from lit_gen.diffusion.solvers import DDIM, Denoised, Denoiser, Place, Spacing, way
 from lit_gen.diffusion.times import LossAware, TimeSampler, Uniform
 from lit_gen.diffusion.weights import Simple, Weight
@@ -56,6 +58,8 @@ class Diffusion(ConditionalGenerator):
             the variances alone.
         drop_condition: part of the images whose condition is left out, for guidance without a classifier (Ho
             & Salimans 2022, arXiv:2207.12598).
+        consistency: a second phase, after which two steps draw an image (sampler=consistency); EDM's path
+            with its output F only.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Diffusion(ConditionalGenerator):
         learns_variance: bool = False,
         objective: Objective = "error",
         drop_condition: Fraction = 0.0,
+        consistency: ConsistencyTuning | None = None,
         condition: ConditionKind = "none",
         condition_size: NonNegative | None = None,
         optimizer: OptimizerFactory = ADAM,
@@ -81,7 +86,7 @@ class Diffusion(ConditionalGenerator):
         self.output, self.space = output, space or output
         self.times, self.weight = times, weight
         self.learns_variance, self.objective = learns_variance, objective
-        self.drop_condition = drop_condition
+        self.drop_condition, self.consistency = drop_condition, consistency
         self.net = self._small_net() if net is None else net
         self._check()
 
@@ -98,12 +103,10 @@ class Diffusion(ConditionalGenerator):
                 f"learns_variance={self.learns_variance}, objective={self.objective}: only a chain "
                 "(path=Table) has step variances and a bound of steps; take false and error"
             )
-        if (self.objective == "both" and not self.learns_variance) or (
-            self.learns_variance and self.objective == "error"
-        ):
+        if (self.objective, self.learns_variance) in (("both", False), ("error", True)):
             raise ValueError(
                 f"objective={self.objective} with learns_variance={self.learns_variance}: the error "
-                "says nothing of variances, so learns_variance=true needs objective=bound or both, and both needs it"
+                "says nothing of variances; learns_variance=true needs objective=bound or both, both needs it"
             )
         end = torch.tensor([self.path.end], dtype=torch.float64)
         if self.output == "eps" and float(self.path.levels(end).alpha) == 0:
@@ -116,8 +119,55 @@ class Diffusion(ConditionalGenerator):
                 f"drop_condition={self.drop_condition} with condition=none: there is none to drop"
             )
         self.times.check(self.path)
+        if self.consistency is not None and not (isinstance(self.path, EDM) and self.output == "F"):
+            raise ValueError(
+                f"consistency with path={type(self.path).__name__} and output={self.output}: it tunes models "
+                "whose image at no noise is x itself, path=EDM with output=F"
+            )
 
     # --- training
+
+    def phases(self, task: Task) -> tuple[Phase, ...]:
+        main = Phase.single("train", self.step, (self,))
+        if self.consistency is None:
+            return (main,)
+        tuning = self.consistency
+        return (main, Phase.single("consistency", self.consistency_step, (self,), epochs=tuning.epochs))
+
+    def consistency_step(self, batch: Batch, progress: float) -> Terms:
+        """Images named at two noise levels of one way are to be the same. Source: Geng et al. 2024,
+        arXiv:2406.14548, algorithm 1.
+        """
+        tuning, image = self.consistency, batch.image
+        t, r = tuning.draw(batch.size, progress, image.device)
+        condition = self.one_hot(label=batch.label, task=batch.task)
+        noise, seed = torch.randn_like(image), int(torch.randint(2**31, ()))
+
+        def named(level: Tensor) -> Tensor:
+            # With the same dropout for both.
+            with forked_rng(seed, device=image.device):
+                x = noised(self.path, level, image, noise)
+                return parts(self.said(x, level, condition)[0], "F", self.path, level, x).image
+
+        with torch.no_grad():
+            near = named(r.clamp(min=self.path.lowest))
+            near = torch.where((r > 0).view(-1, 1, 1, 1), near, image)
+        distance = (named(t) - near).float().flatten(1).norm(dim=1)
+        return {"loss": (distance / (t - r)).mean(), "distance": distance.mean()}
+
+    def distilled(self, batch: Batch, teacher: Diffusion) -> Terms:
+        """In place of `step` where images were drawn from a frozen teacher: its noise is the target, at times
+        even over the path. Source: Masip et al. 2023, arXiv:2311.14028.
+        """
+        t = Uniform().draw(batch.size, self.path, batch.image.device).t
+        x = noised(self.path, t, batch.image, torch.randn_like(batch.image))
+        condition = self.one_hot(label=batch.label, task=batch.task)
+        said, _ = self.said(x, t, condition)
+        with torch.no_grad():
+            wanted, _ = teacher.said(x, t, condition)
+        ratio = error_ratio(self.space, self.output, self.path, t).square()
+        error = ratio * (said - wanted).float().square().flatten(1).mean(1)
+        return {"loss": error.mean()}
 
     def step(self, batch: Batch, progress: float) -> Terms:
         drawn = self.times.draw(batch.size, self.path, batch.image.device)
@@ -174,9 +224,9 @@ class Diffusion(ConditionalGenerator):
 
     # --- drawing
 
-    def way(self, steps: int, spacing: Spacing = "even") -> list[Place]:
-        """The places that a solver goes through in so many steps."""
-        return way(self.path, steps, spacing)
+    def way(self, steps: int, spacing: Spacing = "even", start: float | None = None) -> list[Place]:
+        """The places that a solver goes through, from the path's end or from `start` to the image."""
+        return way(self.path, steps, spacing, start)
 
     def denoiser(
         self,
@@ -209,10 +259,41 @@ class Diffusion(ConditionalGenerator):
 
         return denoise
 
+    @torch.no_grad()
+    def denoised(
+        self, x: Tensor, t: float, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        """x_t [B, C, S, S] without its noise, by the sampler that is set, or by DDIM in 50 steps."""
+        if hasattr(self.sampler, "denoised"):
+            return self.sampler.denoised(self, x, t, label=label, task=task)
+        places = self.way(int(min(50, t)) if isinstance(self.path, Table) else 50, start=t)
+        return DDIM().solve(self.denoiser(label=label, task=task), x, self.path, places)
+
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
-        places = self.way(min(50, getattr(self.path, "num_steps", 50)))
         x = self.path.prior(n, self.spec.shape, self.device)
-        return DDIM().solve(self.denoiser(label=label, task=task), x, self.path, places).clamp(-1, 1)
+        return self.denoised(x, self.path.end, label=label, task=task).clamp(-1, 1)
+
+    # --- representations
+
+    @torch.no_grad()
+    def features(self, batch: Batch, t: float) -> dict[str, Tensor]:
+        """Means over the pixels of what the blocks on the way down and the middle make of x_t: [B, C_i]."""
+        time = torch.full((batch.size,), t, device=batch.image.device)
+        x = noised(self.path, time, batch.image, torch.randn_like(batch.image))
+        condition = self.one_hot(label=batch.label, task=batch.task)
+        if condition is not None:
+            condition = torch.zeros_like(condition)  # a label must not tell a probe itself
+        seen = scaled_input(x, self.output, self.path, time)
+        return self.network_at(t).features(seen, self.path.told(time), condition).pooled()
+
+    def network_at(self, t: float) -> nn.Module:
+        """The network that x_t goes through."""
+        return self.net
+
+    def encode(self, batch: Batch) -> Tensor:
+        """The middle's features at a tenth of the path, [B, C]."""
+        t = self.path.at(torch.tensor(0.1, dtype=torch.float64))
+        return self.features(batch, float(t))["middle"]
 
     # --- likelihood
 

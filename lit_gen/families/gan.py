@@ -1,7 +1,8 @@
 """Generative adversarial networks: which one it is depends on the loss, the penalty and the networks.
 
 Sources: Goodfellow et al. 2014, arXiv:1406.2661; Radford et al. 2016 (DCGAN), arXiv:1511.06434; Arjovsky et
-al. 2017 (WGAN), arXiv:1701.07875; Gulrajani et al. 2017 (WGAN-GP), arXiv:1704.00028.
+al. 2017 (WGAN), arXiv:1701.07875; Gulrajani et al. 2017 (WGAN-GP), arXiv:1704.00028; Huang et al. 2024
+(R3GAN), arXiv:2501.05441.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lit_gen.core.types import (
     do_nothing,
 )
 from lit_gen.families.base import Adversaries, ConditionalGenerator, ConditionKind
-from lit_gen.losses.adversarial import AdversarialLoss, NonSaturating
+from lit_gen.losses.adversarial import AdversarialLoss, NonSaturating, Penalty, gradient_penalty
 from lit_gen.nets import dcgan
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
@@ -50,7 +51,8 @@ class GAN(Adversaries, ConditionalGenerator):
         critic: image and condition -> one score per image, higher for real ones; None likewise.
         loss: of both, an object of `lit_gen.losses.adversarial`.
         critic_steps: minibatches per step of the generator, n_critic.
-        penalty_weight: of the gradient penalty; 0 leaves it out.
+        penalty_weight: of the penalty; 0 leaves it out.
+        penalty: of the critic's gradients, a function of `lit_gen.losses.adversarial`.
         clip: weights of the critic are kept in [-clip, clip]; None leaves them free.
         critic_optimizer: None is the model's own.
     """
@@ -64,6 +66,7 @@ class GAN(Adversaries, ConditionalGenerator):
         loss: AdversarialLoss = _NON_SATURATING,
         critic_steps: Positive = 1,
         penalty_weight: Annotated[float, Ge(0)] = 0.0,
+        penalty: Penalty = gradient_penalty,
         clip: Annotated[float, Gt(0)] | None = None,
         condition: ConditionKind = "none",
         condition_size: NonNegative | None = None,
@@ -84,6 +87,7 @@ class GAN(Adversaries, ConditionalGenerator):
         self.generator, self.critic = generator, critic
         self.noise_size, self.critic_steps = noise_size, critic_steps
         self.loss, self.penalty_weight, self.clip = loss, penalty_weight, clip
+        self.penalty = penalty
         self.critic_optimizer = critic_optimizer
 
     def phases(self, task: Task) -> tuple[Phase, ...]:

@@ -95,14 +95,34 @@ class DiffusionSampler:
     def __call__(
         self, model: LitGenerator, n: int, *, label: Tensor | None = None, task: Tensor | None = None
     ) -> Tensor:
-        places = model.way(self._steps(model), self.spacing)
         x = model.path.prior(n, model.spec.shape, model.device)
+        return self.denoised(model, x, label=label, task=task).clamp(-1, 1)
+
+    def denoised(
+        self,
+        model: LitGenerator,
+        x: Tensor,
+        start: float | None = None,
+        *,
+        label: Tensor | None = None,
+        task: Tensor | None = None,
+    ) -> Tensor:
+        """x without its noise.
+
+        Args:
+            x: x_t [B, C, S, S] at the path's end, or at `start`; from there there are no more steps than a
+                chain has left.
+        """
+        steps = self._steps(model)
+        if start is not None and hasattr(model.path, "num_steps"):
+            steps = min(steps, int(start))
+        places = model.way(steps, self.spacing, start)
         denoiser = model.denoiser(self.guidance, self.clip, label=label, task=task)
         course = self.solver.course(denoiser, x, model.path, places)
         is_quiet = None if self.progress else True
         for x in tqdm(course, "denoising", len(places) - 1, leave=False, disable=is_quiet):  # noqa: B007
             pass
-        return x.clamp(-1, 1)
+        return x
 
     def _steps(self, model: LitGenerator) -> int:
         return model.path.num_steps if self.steps is None else self.steps

@@ -1,5 +1,6 @@
 """Diffusion models: guidance, what is refused, the bound as a likelihood; DAED's routing."""
 
+import copy
 import math
 
 import pytest
@@ -7,13 +8,16 @@ import torch
 
 from lit_gen.cli.config import compose
 from lit_gen.cli.open_run import built_model
-from lit_gen.core.types import Batch, ImageSpec, InputError
-from lit_gen.diffusion.path import Cosine, Straight, Table, linear, linear_combine
-from lit_gen.diffusion.solvers import DDIM, Ancestral, way
-from lit_gen.diffusion.times import FirstStep, Uniform
+from lit_gen.continual.replay import GenerativeReplay
+from lit_gen.core.types import Batch, ImageSpec, InputError, Task
+from lit_gen.diffusion.consistency import ConsistencyTuning
+from lit_gen.diffusion.path import EDM, Cosine, Straight, Table, linear, linear_combine
+from lit_gen.diffusion.solvers import DDIM, Ancestral, Consistency, way
+from lit_gen.diffusion.times import FirstStep, LogNormal, Uniform
 from lit_gen.families.daed import DAED
 from lit_gen.families.diffusion import Diffusion
 from lit_gen.families.samplers import DiffusionSampler, LatentSampler
+from lit_gen.families.vae import VAE
 from lit_gen.nets.unet import UNet
 
 SPEC = ImageSpec(1, 8, 3)
@@ -239,3 +243,55 @@ def test_stratified_times_of_a_batch_are_spread():
     torch.manual_seed(0)
     drawn = Uniform(stratified=True).draw(10, Straight(), torch.device("cpu")).t
     assert drawn.sort().values.diff().max() == pytest.approx(0.1, abs=1e-5)
+
+
+def test_levels_of_consistency_tuning_come_closer_stage_by_stage():
+    """Geng et al. 2024: r = t (1 - (1 + 8 sigmoid(-t)) / 2^(stage + 1)), and 0 where that is negative."""
+    tuning = ConsistencyTuning(epochs=1, stages=4)
+    for progress, stage in ((0.0, 0), (0.3, 1), (1.0, 3)):
+        torch.manual_seed(0)
+        t, r = tuning.draw(1000, progress, torch.device("cpu"))
+        torch.testing.assert_close(r, (t * (1 - (1 + 8 * (-t).sigmoid()) / 2 ** (stage + 1))).clamp(min=0))
+    torch.manual_seed(0)
+    assert float(tuning.draw(50_000, 0.0, torch.device("cpu"))[0].log().mean()) == pytest.approx(
+        -1.1, abs=0.03
+    )
+
+
+def test_a_model_that_names_the_same_image_everywhere_pays_nothing_for_consistency():
+    class Knows(torch.nn.Module):
+        """F for which the named image is x_0 = 0: c_skip x + c_out F(c_in x) = 0."""
+
+        def forward(self, x, told, condition=None):
+            level = (told / 250).exp().view(-1, 1, 1, 1)
+            return -0.5 / level * x  # x comes divided by its spread
+
+    model = Diffusion(SPEC, Knows(), EDM(), "F", times=LogNormal(), consistency=ConsistencyTuning(epochs=1))
+    black = batch_of()._replace(image=torch.zeros(6, 1, 8, 8))
+    assert float(model.consistency_step(black, 0.5)["distance"]) == pytest.approx(0, abs=1e-5)
+    assert float(model.consistency_step(batch_of(), 0.0)["distance"]) > 0.1
+    assert [phase.name for phase in model.phases(None)] == ["train", "consistency"]
+    model.sampler = DiffusionSampler(Consistency(), 2)
+    torch.testing.assert_close(model.sample(2), torch.zeros(2, 1, 8, 8), atol=1e-4, rtol=0)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_distil():
+    torch.manual_seed(0)
+    model = Diffusion(SPEC)
+    assert float(model.distilled(batch_of(), copy.deepcopy(model))["loss"]) == 0
+    other = Diffusion(SPEC, Flat(0.5))
+    assert float(Diffusion(SPEC, Flat(2.0)).distilled(batch_of(), other)["loss"]) == pytest.approx(2.25)
+
+
+def test_distilled_replay_weighs_both_losses_by_their_images():
+    model = GenerativeReplay(Diffusion(SPEC, Flat(2.0)), num_tasks=2, distil=True)
+    torch.nn.init.constant_(model.teacher.net.net.value, 0.5)
+    batch = batch_of(8)
+    batch = batch._replace(index=torch.tensor([0, 1, -1, -1, -1, -1, -1, -1]))
+    loss = model.phases(Task(0, "all", (3, 3, 2), 0, 8))[0].turns[0].loss
+    terms = loss(batch, 0.0)
+    real = (terms["loss"] - 0.75 * terms["distilled"]) / 0.25
+    assert float(terms["distilled"]) == pytest.approx(2.25)
+    torch.testing.assert_close(real, terms["error"])
+    with pytest.raises(ValueError, match="distil=true: VAE"):
+        GenerativeReplay(VAE(SPEC), num_tasks=2, distil=True)

@@ -12,12 +12,16 @@ from lit_gen.losses.adversarial import (
     Hinge,
     LeastSquares,
     NonSaturating,
+    Relativistic,
     Wasserstein,
     accuracy,
+    centred_penalty,
+    critic_terms,
+    game_terms,
     gradient_penalty,
 )
 
-LOSSES = [NonSaturating(), LeastSquares(), Hinge(), Wasserstein()]
+LOSSES = [NonSaturating(), LeastSquares(), Hinge(), Wasserstein(), Relativistic()]
 
 
 def test_cross_entropy_is_torchs():
@@ -35,6 +39,7 @@ def test_cross_entropy_is_torchs():
         (LeastSquares(), 0.5, 0.5),
         (Hinge(), 2.0, 0.0),
         (Wasserstein(), 0.0, 0.0),
+        (Relativistic(), math.log(2), math.log(2)),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
 )
@@ -111,3 +116,25 @@ def test_accuracy_counts_what_is_on_the_right_side():
     assert [x.item() for x in accuracy(LeastSquares(), real, fake)] == [0.75, 0.5]
     assert [x.item() for x in accuracy(NonSaturating(), real, fake)] == [1.0, 0.5]
     assert [x.item() for x in accuracy(Wasserstein(), real, fake)] == [0.5, 0.5]  # the middle is 0.675
+
+
+def test_a_relativistic_game_is_zero_sum_in_the_difference_of_scores():
+    """softplus(f - r) of the critic, softplus(r - f) of the generator: their difference is r - f."""
+    real, fake = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    terms = game_terms(Relativistic(), real, fake)
+    expected = torch.nn.functional.softplus(real - fake).mean()
+    torch.testing.assert_close(terms["generator"], expected)
+    torch.testing.assert_close(terms["generator"] - terms["critic"], (real - fake).mean())
+
+
+def test_the_zero_centred_penalty_of_a_linear_critic_is_its_squared_slope():
+    weights = torch.randn(12)
+    real, fake = torch.randn(2, 4, 3, 2, 2)
+    found = centred_penalty(lambda image: image.flatten(1) @ weights, real, fake)
+    torch.testing.assert_close(found, weights.square().sum().expand(4))  # half of it for each of both
+    bent = centred_penalty(lambda image: image.square().flatten(1).sum(1) / 2, real, fake)
+    torch.testing.assert_close(bent, 0.5 * (real.flatten(1).square() + fake.flatten(1).square()).sum(1))
+    terms = critic_terms(
+        Relativistic(), lambda image: image.flatten(1) @ weights, real, fake, 0.5, penalty=centred_penalty
+    )
+    torch.testing.assert_close(terms["penalty"], weights.square().sum())

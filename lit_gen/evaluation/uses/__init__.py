@@ -4,8 +4,11 @@ from lit_gen.evaluation.uses.anomaly import Anomaly
 from lit_gen.evaluation.uses.augmentation import Augmentation
 from lit_gen.evaluation.uses.code_map import CodeMap
 from lit_gen.evaluation.uses.denoise import Denoise
+from lit_gen.evaluation.uses.diffusion_steps import Noising, SignalToNoise, Transfer
+from lit_gen.evaluation.uses.drift import Drift
 from lit_gen.evaluation.uses.probe import Probe
 from lit_gen.evaluation.uses.reconstruction import Compression, Reconstruction
+from lit_gen.evaluation.uses.step_probes import StepProbes
 from lit_gen.evaluation.uses.translation import Translation
 from lit_gen.evaluation.uses.walks import Interpolation, Traversal
 
@@ -20,4 +23,9 @@ USES: dict[str, type] = {
     "denoise": Denoise,
     "augmentation": Augmentation,
     "translation": Translation,
+    "snr": SignalToNoise,
+    "noising": Noising,
+    "transfer": Transfer,
+    "probe_steps": StepProbes,
+    "drift": Drift,
 }

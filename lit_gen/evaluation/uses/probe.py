@@ -7,6 +7,8 @@ arXiv:1610.01644.
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lit_gen.core.types import InputError, Positive
-from lit_gen.evaluation.context import Context, only_labelled
+from lit_gen.evaluation.context import Codes, Context, only_labelled
 from lit_gen.evaluation.uses.findings import Findings
 
 log = logging.getLogger(__name__)
@@ -57,18 +59,37 @@ def accuracies(
     train_code: Tensor, train_label: Tensor, test_code: Tensor, test_label: Tensor, neighbours: int
 ) -> tuple[float, float]:
     """Codes [N, Z] and labels [N] -> shares of test codes whose class the line and the vote find."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
-    # One scale for all dimensions: those that a model does not use have next to no variance, and a scale of
-    # their own would blow their noise up.
-    centre, scale = train_code.mean(0), train_code.std().clamp(min=1e-12)
-    train, test = (((code - centre) / scale).double().numpy() for code in (train_code, test_code))
-    linear = LogisticRegression(max_iter=_MOST_ITERATIONS).fit(train, train_label.numpy())
+    linear = fitted_line(train_code, train_label)(test_code, test_label)
+    train, test = _scaled(train_code, train_code), _scaled(test_code, train_code)
+    nearest = KNeighborsClassifier(min(neighbours, len(train))).fit(train, train_label.numpy())
+    return linear, float(np.mean(nearest.predict(test) == test_label.numpy()))
+
+
+def fitted_line(code: Tensor, label: Tensor) -> Callable[[Tensor, Tensor], float]:
+    """A linear classifier of codes [N, Z] -> (codes, labels) -> share whose class it finds."""
+    from sklearn.linear_model import LogisticRegression
+
+    linear = LogisticRegression(max_iter=_MOST_ITERATIONS).fit(_scaled(code, code), label.numpy())
     if int(np.max(linear.n_iter_)) >= _MOST_ITERATIONS:
         log.warning("the linear probe has not converged in %d iterations", _MOST_ITERATIONS)
-    nearest = KNeighborsClassifier(min(neighbours, len(train))).fit(train, train_label.numpy())
-    linear_share, nearest_share = (
-        float(np.mean(fitted.predict(test) == test_label.numpy())) for fitted in (linear, nearest)
-    )
-    return linear_share, nearest_share
+    return lambda test, truth: float(np.mean(linear.predict(_scaled(test, code)) == truth.numpy()))
+
+
+def mlp_accuracy(train: Codes, test: Codes, hidden: int, seed: int) -> float:
+    """Share of test codes whose class a network of one hidden layer finds."""
+    from sklearn.neural_network import MLPClassifier
+
+    net = MLPClassifier((hidden,), max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged: it stops when it gets no better, or here
+        net.fit(_scaled(train.code, train.code), train.label.numpy())
+    return float(np.mean(net.predict(_scaled(test.code, train.code)) == test.label.numpy()))
+
+
+def _scaled(code: Tensor, like: Tensor) -> np.ndarray:
+    """With one scale for all dimensions: those that a model does not use have next to no variance, and a
+    scale of their own would blow their noise up.
+    """
+    return ((code - like.mean(0)) / like.std().clamp(min=1e-12)).double().numpy()
