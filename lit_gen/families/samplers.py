@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import Positive
-from lit_gen.diffusion.solvers import DDIM, Ancestral, Solver, Spacing
+from lit_gen.diffusion.solvers import DDIM, Ancestral, Solver, Spacing, way
 from lit_gen.losses.likelihood import PixelLikelihood
 
 
@@ -76,7 +76,7 @@ class DiffusionSampler:
             raise ValueError(
                 f"steps=null: {type(model.path).__name__} is no chain with a number of steps; give one"
             )
-        model.way(self._steps(model), self.spacing)
+        model.way(self.num_steps(model), self.spacing)
         if (
             isinstance(self.solver, Ancestral)
             and self.solver.variance == "learned"
@@ -113,7 +113,7 @@ class DiffusionSampler:
             x: x_t [B, C, S, S] at the path's end, or at `start`; from there there are no more steps than a
                 chain has left.
         """
-        steps = self._steps(model)
+        steps = self.num_steps(model)
         if start is not None and hasattr(model.path, "num_steps"):
             steps = min(steps, int(start))
         places = model.way(steps, self.spacing, start)
@@ -124,5 +124,52 @@ class DiffusionSampler:
             pass
         return x
 
-    def _steps(self, model: LitGenerator) -> int:
+    def num_steps(self, model: LitGenerator) -> int:
         return model.path.num_steps if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
+class JoinedSampler:
+    """A model's own steps down to the noise of another one's first step, which takes away the rest: a
+    diffusion model and a denoiser that were trained apart, on other data perhaps. Source: Deja et al. 2022,
+    arXiv:2206.00070, section 5.
+
+    Args:
+        sampler: of the way down.
+        denoiser: a diffusion model or DAED whose path is a chain; only its first step is used.
+    """
+
+    sampler: DiffusionSampler
+    denoiser: LitGenerator
+
+    def check(self, model: LitGenerator) -> None:
+        self.sampler.check(model)
+        for role, each in (("ckpt", model), ("denoiser", self.denoiser)):
+            if not hasattr(getattr(each, "path", None), "num_steps"):
+                raise ValueError(f"{role}: {type(each).__name__} has no chain of steps that could be joined")
+        if self.denoiser.spec[:2] != model.spec[:2]:
+            raise ValueError(
+                f"denoiser: it works on {_size(self.denoiser)}, and the model draws {_size(model)}"
+            )
+        if self.denoiser.conditions:
+            raise ValueError("denoiser: it takes a condition; use one that was trained with condition=none")
+
+    def switch(self, model: LitGenerator) -> int:
+        """The step of the model's chain whose noise is nearest to that of the denoiser's first step."""
+        kept = 1 - self.denoiser.path.exact["beta"][1]
+        return int(abs(model.path.exact["kept"][1:] - kept).argmin()) + 1
+
+    def __call__(
+        self, model: LitGenerator, n: int, *, label: Tensor | None = None, task: Tensor | None = None
+    ) -> Tensor:
+        k = self.switch(model)
+        steps = min(self.sampler.num_steps(model), model.path.num_steps - k + 1)
+        places = way(model.path, max(2, steps), self.sampler.spacing, last=float(k))[:-1]
+        denoiser = model.denoiser(self.sampler.guidance, self.sampler.clip, label=label, task=task)
+        x = model.path.prior(n, model.spec.shape, model.device)
+        x = self.sampler.solver.solve(denoiser, x, model.path, places)
+        return self.denoiser.denoiser()(x, 1.0).parts.image.clamp(-1, 1)
+
+
+def _size(model: LitGenerator) -> str:
+    return f"images of {' x '.join(map(str, model.spec.shape))}"

@@ -16,7 +16,7 @@ from lit_gen.diffusion.solvers import DDIM, Ancestral, Consistency, way
 from lit_gen.diffusion.times import FirstStep, LogNormal, Uniform
 from lit_gen.families.daed import DAED
 from lit_gen.families.diffusion import Diffusion
-from lit_gen.families.samplers import DiffusionSampler, LatentSampler
+from lit_gen.families.samplers import DiffusionSampler, JoinedSampler, LatentSampler
 from lit_gen.families.vae import VAE
 from lit_gen.nets.unet import UNet
 
@@ -295,3 +295,29 @@ def test_distilled_replay_weighs_both_losses_by_their_images():
     torch.testing.assert_close(real, terms["error"])
     with pytest.raises(ValueError, match="distil=true: VAE"):
         GenerativeReplay(VAE(SPEC), num_tasks=2, distil=True)
+
+
+def test_a_model_joined_with_its_own_denoiser_draws_as_it_does_alone():
+    torch.manual_seed(0)
+    model = DAED(SPEC).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    joined = JoinedSampler(DiffusionSampler(DDIM(), 20), copy.deepcopy(model))
+    results = []
+    for sampler in (DiffusionSampler(DDIM(), 20), joined):
+        model.sampler = sampler
+        torch.manual_seed(1)
+        results.append(model.sample(2))
+    assert joined.switch(model) == 1
+    torch.testing.assert_close(*results)
+
+
+def test_the_switch_is_where_the_noise_is_the_denoisers():
+    denoiser = DAED(SPEC)  # beta_1 = 0.1
+    joined = JoinedSampler(DiffusionSampler(), denoiser)
+    assert joined.switch(Diffusion(SPEC, path=Table(linear(500)))) == 33
+    assert joined.switch(Diffusion(SPEC, path=Table(linear(1000, 1e-4)))) == 98
+    with pytest.raises(ValueError, match="no chain of steps"):
+        joined.check(Diffusion(SPEC, path=Straight(), output="v"))
+    with pytest.raises(ValueError, match="works on images of 1 x 8 x 8"):
+        joined.check(Diffusion(ImageSpec(1, 16, 0)))
