@@ -1,4 +1,4 @@
-"""What the steps of a diffusion model do, with networks whose answers are known; drift between checkpoints."""
+"""What the steps of a diffusion model do, with networks of known answers; drift between checkpoints."""
 
 import dataclasses
 import math
