@@ -53,6 +53,7 @@ class UNet(nn.Module):
         dropout: in residual blocks.
         condition_size: K, or 0.
         out_channels: None is that of images.
+        patch: pixels of the image along each side of one of the first level's: a patch is as many channels.
         channels_last: keep images in the memory order that convolutions on GPUs are fastest with.
     """
 
@@ -68,15 +69,16 @@ class UNet(nn.Module):
         dropout: Fraction = 0.0,
         condition_size: NonNegative = 0,
         out_channels: Positive | None = None,
+        patch: Positive = 1,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        halvings = len(multipliers) - 1
-        if not multipliers or size % 2**halvings:
+        halvings, least = len(multipliers) - 1, patch * 2 ** (len(multipliers) - 1)
+        if not multipliers or size % least:
             raise InputError(
-                f"UNet: size={size} with multipliers={list(multipliers)}: the image is halved {halvings} "
-                f"time(s), so its side must be a multiple of {2**halvings}. Take fewer multipliers, or "
-                f"images of {size // 2**halvings * 2**halvings or 2**halvings} pixels (data.spec.size)"
+                f"UNet: size={size} with patch={patch} and multipliers={list(multipliers)}: the image is halved "
+                f"{halvings} time(s), so its side must be a multiple of {least}. Take fewer multipliers, or "
+                f"images of {size // least * least or least} pixels (data.spec.size)"
             )
         for level, factor in enumerate(multipliers):
             if width * factor % num_heads:
@@ -85,6 +87,7 @@ class UNet(nn.Module):
                     f"{level} (width={width} times multipliers={list(multipliers)})"
                 )
         self.width, self.condition_size, self.channels_last = width, condition_size, channels_last
+        self.patch = patch
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
         self.condition = nn.Linear(condition_size, 4 * width, bias=False) if condition_size else None
 
@@ -93,7 +96,7 @@ class UNet(nn.Module):
             return _Stage(ResidualBlock(narrow, wide, 4 * width, dropout), attends)
 
         now = width * multipliers[0]
-        self.down = nn.ModuleList([nn.Conv2d(channels, now, 3, padding=1)])
+        self.down = nn.ModuleList([nn.Conv2d(channels * patch**2, now, 3, padding=1)])
         skips = [now]
         for level, factor in enumerate(multipliers):
             for _ in range(num_blocks):
@@ -116,9 +119,8 @@ class UNet(nn.Module):
                 now = width * multipliers[level]
                 if level and number == num_blocks:
                     self.up.append(_Grow(now))
-        self.out = nn.Sequential(
-            _norm(now), nn.SiLU(), _silent(nn.Conv2d(now, out_channels or channels, 3, padding=1))
-        )
+        last = nn.Conv2d(now, (out_channels or channels) * patch**2, 3, padding=1)
+        self.out = nn.Sequential(_norm(now), nn.SiLU(), _silent(last))
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.rest(self.features(x, time, condition))
@@ -136,6 +138,7 @@ class UNet(nn.Module):
         told = self.time(embedded(time, self.width).to(x.dtype))
         if condition is not None:
             told = told + self.condition(condition.to(x.dtype))
+        x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         skips = []
@@ -151,7 +154,7 @@ class UNet(nn.Module):
         skips, x = list(features.skips), features.middle
         for part in self.up:
             x = part(x) if isinstance(part, _Grow) else part(torch.cat([x, skips.pop()], 1), features.told)
-        return self.out(x)
+        return F.pixel_shuffle(self.out(x), self.patch) if self.patch > 1 else self.out(x)
 
 
 def embedded(time: Tensor, size: int) -> Tensor:

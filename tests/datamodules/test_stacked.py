@@ -39,9 +39,7 @@ def test_the_seed_decides_and_splits_differ():
 
 
 def test_a_number_of_classes_that_cannot_be_is_refused():
-    with pytest.raises(
-        InputError, match="num_classes=10: 3 channels of grey images .* make 1000"
-    ):
+    with pytest.raises(InputError, match="num_classes=10: 3 channels of grey images"):
         StackedData(part=Digits(), spec=ImageSpec(3, 8, 10), split=NoSplit())
 
 

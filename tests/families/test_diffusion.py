@@ -231,7 +231,7 @@ def test_what_a_unet_cannot_halve_is_refused():
         (["sampler=ddim", "sampler.steps=0"], "sampler.steps"),
         (["model=rectified_flow", "sampler=ancestral"], "solver=ancestral"),
         (["sampler=ddim", "sampler.guidance=2"], "guidance=2"),
-        (["net=unet_medium", "data.spec.size=9"], "multiple of 4"),
+        (["net=unet_medium", "data.spec.size=10"], "multiple of 4"),
     ],
 )
 def test_the_command_line_says_what_does_not_fit(words, said):
