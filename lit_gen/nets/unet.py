@@ -76,8 +76,8 @@ class UNet(nn.Module):
         halvings, least = len(multipliers) - 1, patch * 2 ** (len(multipliers) - 1)
         if not multipliers or size % least:
             raise InputError(
-                f"UNet: size={size} with patch={patch} and multipliers={list(multipliers)}: the image is halved "
-                f"{halvings} time(s), so its side must be a multiple of {least}. Take fewer multipliers, or "
+                f"UNet: size={size} with patch={patch} and multipliers={list(multipliers)}: the image is "
+                f"halved {halvings} time(s), so its side must be a multiple of {least}. Take fewer multipliers, or "
                 f"images of {size // least * least or least} pixels (data.spec.size)"
             )
         for level, factor in enumerate(multipliers):
