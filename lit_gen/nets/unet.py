@@ -77,8 +77,8 @@ class UNet(nn.Module):
         if not multipliers or size % least:
             raise InputError(
                 f"UNet: size={size} with patch={patch} and multipliers={list(multipliers)}: the image is "
-                f"halved {halvings} time(s), so its side must be a multiple of {least}. Take fewer multipliers, or "
-                f"images of {size // least * least or least} pixels (data.spec.size)"
+                f"halved {halvings} time(s), so its side must be a multiple of {least}. Take fewer "
+                f"multipliers, or images of {size // least * least or least} pixels (data.spec.size)"
             )
         for level, factor in enumerate(multipliers):
             if width * factor % num_heads:
