@@ -36,7 +36,7 @@ class SinkhornDivergence:
     As a loss of minibatches S pulls inwards: a small set is nearest to another draw of its own distribution
     when it is contracted, and the more so in many dimensions (`benchmarks/contraction.py`). `unbiased` gives
     (OT(x1, y1) + OT(x2, y2) - OT(x1, x2) - OT(y1, y2)) / 2 of halves instead, which has no gradient on
-    average where both sets have one distribution. It costs a third, varies more and is often negative.
+    average where both sets have one distribution. It takes no longer, varies more and is often negative.
 
     Args:
         blur: length below which points are not told apart.
