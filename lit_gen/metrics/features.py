@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +31,6 @@ _AUTHORS = {
     "fc3": "classes.1",
 }
 """Layers of the LeNet that Multiband VAE was scored with (Deja et al. 2022), and what `LeNet` calls them."""
-
-_NO_NAME = re.compile(r"[^\w.-]", re.ASCII)  # what MLflow takes in no metric's name
 
 
 class FeatureExtractor(nn.Module):
@@ -61,8 +58,12 @@ class FeatureExtractor(nn.Module):
         """Stays in evaluation mode, whatever a parent module is told."""
         return super().train(False)
 
-    def _freeze(self, net: nn.Module) -> None:
+    def _freeze(self, net: nn.Module, known: bool) -> None:
+        """Weights that are not known by the extractor's name add six digits of their hash to it, so that
+        scores of two extractors never share a name."""
         self.weights_hash = weights_hash(net)
+        if not known:
+            self.name = f"{self.name}-{self.weights_hash[:6]}"
         self.requires_grad_(False)
         self.train(False)
 
@@ -82,8 +83,7 @@ class LeNetExtractor(FeatureExtractor):
         weights: the name of those that ship with the package, a .safetensors file written by
             `save_extractor`, or a file of `torch.save` with a state dict, which may have the names of the
             authors of Multiband VAE (conv1, conv2, fc1, fc2, fc3); images are then shown in [0, 1].
-        name: None is that of the file. To weights from a file it adds six digits of their hash, so that the
-            scores of two extractors never share a name.
+        name: None is that of the file. Six digits of the hash follow where no weights of that name ship.
 
     Attributes:
         header: what the weights' file says of itself: data set, test accuracy, classes, channels.
@@ -99,10 +99,8 @@ class LeNetExtractor(FeatureExtractor):
             parts = {key: key.rpartition(".") for key in state}
             state = {_AUTHORS[layer] + dot + end: state[key] for key, (layer, dot, end) in parts.items()}
         _load(net, state, path)
-        self._freeze(self.net)
         self.name = name or path.stem
-        if path.parent != WEIGHTS:
-            self.name = _with_hash(self.name, self.weights_hash)
+        self._freeze(self.net, known=path == WEIGHTS / f"{self.name}.safetensors")
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -119,7 +117,7 @@ class TorchFidelityInception(FeatureExtractor):
 
     Args:
         weights: the file (see `URL`); None is torch.hub's cache, where torch-fidelity keeps it. Nothing is
-            downloaded. A file of another name adds six digits of its hash to the extractor's.
+            downloaded. Six digits of the hash follow the name where the file has another one.
     """
 
     # Version 0.2.0 is that of the weights, not of the package.
@@ -148,9 +146,7 @@ class TorchFidelityInception(FeatureExtractor):
                 f"extractor.weights={path}: these are not the weights of {type(self).__name__} "
                 f"({str(error).strip().splitlines()[0]}). Take them from {self.URL}"
             ) from error
-        self._freeze(self.net)
-        if path.name != self._FILE:
-            self.name = _with_hash(self.name, self.weights_hash)
+        self._freeze(self.net, known=path.name == self._FILE)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -260,7 +256,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(
             f"extractor.weights={path}: not weights of LeNet: cannot be read ({reason})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(
             f"extractor.weights={path}: not weights of LeNet: holds no state dict, which has a tensor by "
             "name for every layer; save net.state_dict()"
@@ -278,7 +276,3 @@ def _load(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
             f"extractor.weights={path}: these are not weights of {type(net).__name__} "
             f"({' '.join(str(error).split())}). Channels and num_classes must be those it was trained with"
         ) from error
-
-
-def _with_hash(name: str, weights_hash: str) -> str:
-    return f"{_NO_NAME.sub('_', name)}-{weights_hash[:6]}"

@@ -89,8 +89,8 @@ def authors_state():
 
 def test_the_authors_layout_is_shown_images_in_the_unit_range(tmp_path):
     """Against their network written out: features are the second linear layer's output before its ReLU."""
-    torch.save(authors_state(), tmp_path / "their LeNet.pt")
-    extractor = LeNetExtractor(LeNet(1, 10), tmp_path / "their LeNet.pt")
+    torch.save(authors_state(), tmp_path / "their.pt")
+    extractor = LeNetExtractor(LeNet(1, 10), tmp_path / "their.pt")
     hidden = images() / 255
     for layer in ("conv1", "conv2"):
         hidden = F.max_pool2d(AUTHORS[layer](hidden).relu(), 2)
@@ -98,7 +98,7 @@ def test_the_authors_layout_is_shown_images_in_the_unit_range(tmp_path):
     features, logits = extractor(images())
     torch.testing.assert_close(features, expected)
     torch.testing.assert_close(logits, AUTHORS["fc3"](expected.relu()))
-    assert extractor.name == f"their_LeNet-{extractor.weights_hash[:6]}"
+    assert extractor.name == f"their-{extractor.weights_hash[:6]}"
 
 
 def test_weights_of_a_file_score_under_a_name_of_their_own(saved, tmp_path):
@@ -108,6 +108,8 @@ def test_weights_of_a_file_score_under_a_name_of_their_own(saved, tmp_path):
     ours = compose("evaluate", ["extractor=lenet_mnist"]).build("extractor")
     other = compose("evaluate", words).build("extractor")
     assert ours.name == "lenet_mnist" != other.name == f"lenet_mnist-{weights_hash(net)[:6]}"
+    digits = LeNetExtractor(LeNet(1, 10), "lenet_digits", "lenet_mnist")
+    assert digits.name == f"lenet_mnist-{digits.weights_hash[:6]}"
     same = LeNetExtractor(LeNet(1, 10), path, "lenet_mnist")
     assert same.name == other.name and torch.equal(same(images())[0], other(images())[0])
 
