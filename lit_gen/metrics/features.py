@@ -232,7 +232,7 @@ def _weights_path(weights: str | Path) -> Path:
     shipped = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))) or "none"
     raise InputError(
         f"extractor.weights={weights}: there is no such file, and no such weights in the package "
-        f"(there: {shipped}). Name a .safetensors file, or one of those"
+        f"(there: {shipped}). Name a .safetensors file, a state dict of torch.save, or one of those"
     )
 
 
@@ -251,11 +251,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 header = file.metadata() or {}
         else:
             state, header = torch.load(path, map_location="cpu", weights_only=True), {}
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except pickle.UnpicklingError as error:  # torch's own words are about switching this check off
         raise InputError(
-            f"extractor.weights={path}: not weights of LeNet: cannot be read ({reason})"
+            f"extractor.weights={path}: not weights of LeNet: no file of torch.save, or of more than tensors"
         ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"extractor.weights={path}: not weights of LeNet: unreadable ({reason})") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):

@@ -120,9 +120,9 @@ def test_weights_of_a_file_score_under_a_name_of_their_own(saved, tmp_path):
         ("shape", r"features\.2\.weight.*\[84, 121\]"),
         ("missing", "not weights of LeNet.*classes.1.bias"),
         ("nan", "not finite"),
-        ("code", "cannot be read"),
+        ("code", "more than tensors"),
         ("whole", "no state dict.*save net.state_dict"),
-        ("truncated", "cannot be read"),
+        ("truncated", "unreadable"),
     ],
 )
 def test_state_dicts_of_something_else_are_refused(tmp_path, spoil, says):
