@@ -55,7 +55,7 @@ def beside_published(
         for (extractor, weights_hash), some in (values or {("", ""): [math.nan]}).items():
             ours = factor * sum(some) / len(some)
             text = "-" if math.isnan(ours) else f"{ours:.1f}"
-            alike = not extractor or weights_hash == published.get("extractor")
+            alike = not extractor or weights_hash == str(published.get("extractor"))
             apart = apart or not alike
             lines.append(
                 {"mean over tasks": name, "published": f"{value:g}", "ours": text if alike else ""}
