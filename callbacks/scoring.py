@@ -114,10 +114,9 @@ class Scoring(Callback):
             rows = judge.rows(context, split)
             self.rows += rows
             for row in rows:
-                # A model logs its terms over all tasks by itself. Every process has the same value, and so is
-                # the largest of them; Lightning would warn about every name that is not reduced.
+                # A model logs its terms over all tasks by itself.
                 if row.on_task is not None or not isinstance(judge, TermMeans):
-                    module.log(_logged_name(row), row.value, sync_dist=True, reduce_fx="max")
+                    module.log_shared({_logged_name(row): row.value})
             if rows and trainer.is_global_zero:
                 seconds, images = time.perf_counter() - start, max(row.num_real for row in rows)
                 log.info(

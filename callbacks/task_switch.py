@@ -19,8 +19,9 @@ LOOK_BATCH = 250
 class TaskSwitch(Callback):
     """Puts module and datamodule on the current stage before each fit and keeps it in every checkpoint.
 
-    It seeds the generators before every batch with (seed, epoch, batch, process): noise differs between
-    processes and does not depend on what was drawn before, which makes a resume exact.
+    It seeds the generators before every training batch with (seed, epoch, batch, process): noise differs
+    between processes and does not depend on what was drawn before, which makes a resume exact. Noise for
+    held-out images is a function of the seed and of the images, the same for any number of processes.
 
     Attributes:
         stage: place in `datamodule.stages`.
@@ -73,12 +74,12 @@ class TaskSwitch(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seed(Use.VALIDATE, trainer, pl_module, batch_idx)
+        self._seed_held_out(pl_module, batch)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seed(Use.TEST, trainer, pl_module, batch_idx)
+        self._seed_held_out(pl_module, batch)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -86,9 +87,12 @@ class TaskSwitch(Callback):
         self._seed(Use.BETWEEN, trainer, pl_module, batch_idx)
 
     def _seed(self, kind: Use, trainer: Trainer, module: LitModel, batch_idx: int) -> None:
-        # A test's place is its stage: a checkpoint evaluated on its own has no epoch.
-        place = self.stage if kind == Use.TEST else trainer.current_epoch
-        seed_generators(self.seed, kind, place, batch_idx, trainer.global_rank, device=module.device)
+        place = (trainer.current_epoch, batch_idx, trainer.global_rank)
+        seed_generators(self.seed, kind, *place, device=module.device)
+
+    def _seed_held_out(self, module: LitModel, batch: Any) -> None:
+        if batch.size:
+            seed_generators(self.seed, Use.TERMS, batch.first, device=module.device)
 
     def _look(self, trainer: Trainer, module: LitModel, task: Task, phase: Phase) -> None:
         images = trainer.datamodule.dataset("train", [task.index])
