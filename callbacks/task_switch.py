@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, Trainer
 
 from lit_gen.core.module import LitModel
+from lit_gen.core.one_fit import is_ended_early
 from lit_gen.core.progress import Course
 from lit_gen.core.random import Use, forked_rng, seed_generators
 from lit_gen.core.types import Batch, Phase, Task
@@ -28,26 +29,31 @@ class TaskSwitch(Callback):
         phase: place in `module.phases(task)`.
         course: how far the phase is.
         ended: the phase's `end` has run.
+        stopped: a callback had ended the phase of the checkpoint before its length was reached.
         current: what is trained now, set by `fit_stages`.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.stage, self.phase, self.course, self.ended = 0, 0, Course(), False
+        self.stage, self.phase, self.course, self.ended, self.stopped = 0, 0, Course(), False, False
+        self._trainer: Trainer | None = None
         self.current: tuple[Task, Phase] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         place = {name: getattr(self, name) for name in ("seed", "stage", "phase", "ended")}
-        return place | {"course": self.course.state_dict()}
+        stopped = self._trainer is not None and is_ended_early(self._trainer)
+        return place | {"stopped": stopped, "course": self.course.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stage, self.phase, self.ended = (state_dict[name] for name in ("stage", "phase", "ended"))
+        self.stopped = state_dict.get("stopped", False)
         self.course.load_state_dict(state_dict["course"])
 
     def setup(self, trainer: Trainer, pl_module: LitModel, stage: str) -> None:
         if stage not in ("fit", "predict") or self.current is None:
             return
         task, phase = self.current
+        self._trainer = trainer
         trainer.datamodule.current_task = task.index
         with forked_rng(self.seed, Use.BETWEEN, self.stage, self.phase, 0, device=pl_module.device):
             phase.begin(task)
