@@ -127,7 +127,7 @@ class LitModel(LightningModule):
         if phase.is_manual:
             loss = None
             for part in _cut(batch, phase.chunk):
-                self._note(self._take_turns(part), self.counted(part) if phase.chunk else images)
+                self._note(self._take_turns(part), len(part[0]) if phase.chunk else images)
             for scheduler in _as_list(self.lr_schedulers()):
                 scheduler.step()
         else:
