@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,12 +69,11 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     Raises:
         InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
     """
-    log_to(None)
+    log_to(None, logging.WARNING if rank() == 0 else None)
     opened = open_run(path, overrides)
     config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
     switch, scoring = TaskSwitch(config["seed"]), scoring_of(opened.composed, writes=False)
-    switch.stage = opened.stage
     if not scoring.judges:
         raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
     scoring.check(module, data)
@@ -85,11 +85,13 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    logged = trainer.test(module, datamodule=data, verbose=False)
+    if not logged:
+        raise InputError("trainer.limit_test_batches=0: nothing is tested; leave it out")
     judged = {row.metric for row in scoring.rows}
-    terms = {name.removeprefix("test/"): value for name, value in logged.items() if name.count("/") == 1}
-    count, seed = len(data.dataset("test", range(opened.context.num_seen))), config["seed"]
-    own = [Row(None, name, value, "", "", "test", count, 0, seed) for name, value in terms.items()]
+    terms = {name.removeprefix("test/"): value for name, value in logged[0].items() if name.count("/") == 1}
+    count = module.images_evaluated
+    own = [Row(None, name, v, "", "", "test", count, 0, config["seed"]) for name, v in terms.items()]
     return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
