@@ -120,8 +120,9 @@ def _key(paths: Sequence[str], root: Path, how: Decoding) -> str:
     for path in paths:
         try:
             facts = os.stat(path)
-        except OSError:  # not there, or a link to nothing or to itself
-            gone.append(path)
+        except OSError:
+            # A broken link is named by the reader, with all else that is damaged.
+            gone += [path] * (not os.path.islink(path))
             continue
         name = path.removeprefix(f"{root}{os.sep}")
         digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(errors="surrogateescape"))

@@ -54,7 +54,7 @@ class ImageFolder(ImageDataModule):
 
     def prepare_data(self) -> None:
         splits = ("train", "test") if self._folder("test") else ("train",)
-        for split in splits:
+        for split in () if self._parts else splits:  # Lightning comes here at every fit
             self._mention(split)
         together(*(partial(self.read, split) for split in splits))  # decodes into the cache
 
@@ -123,4 +123,8 @@ class ImageFolder(ImageDataModule):
 
 
 def _folders_in(folder: Path) -> Iterator[str]:
-    return (one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    """Without hidden ones, and links to what holds them."""
+    place = folder.resolve()
+    for one in folder.iterdir():
+        if one.is_dir() and one.name[0] != "." and not place.is_relative_to(one.resolve()):
+            yield one.name
