@@ -16,6 +16,7 @@ from datamodules.image_folder import ImageFolder
 from datamodules.tasks import NoSplit
 from datamodules.unpaired import UnpairedData
 from lit_gen.cli.open_run import Rebuilt
+from lit_gen.cli.translate import _decoding
 from lit_gen.cli.translate import run as translate
 from lit_gen.core.pictures import pictures_in, read_picture
 from lit_gen.core.types import ImageSpec, InputError
@@ -252,6 +253,12 @@ def test_empty_class_folders_and_loose_pictures_are_said(tmp_path, caplog):
     ]
 
 
+def test_translation_reads_as_the_domain_was_read_in_training():
+    data = {"a": {"crop": 9, "background": "white", "convert": False}, "b": {"num_images": 3}}
+    assert _decoding(Mirror(), "b", data) == Decoding(3, 8, 9, convert=True, background="white")
+    assert _decoding(Mirror(), "a", data) == Decoding(3, 8, convert=True)
+
+
 def test_folders_are_read_once_where_they_are(tmp_path):
     for name in ("z/1.png", "y/x/2.png", "y/3.png"):
         write(tmp_path / "in" / name, Image.fromarray(GREY))
@@ -267,6 +274,9 @@ def test_folders_are_read_once_where_they_are(tmp_path):
         "y/x/2.png",
         "z/1.png",
     ]
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    classes = ImageFolder(tmp_path / "in", spec=ImageSpec(1, 8, 5), split=NoSplit())
+    assert classes.group_names() == ("a", "b", "c", "y", "z"), "a link is a class, but not one to all of them"
     with pytest.raises(InputError, match="nowhere: the folder cannot be read"):
         pictures_in(tmp_path / "nowhere")
 
