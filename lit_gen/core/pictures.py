@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from lit_gen.core.types import InputError
 
@@ -22,7 +22,8 @@ DECODER = 2
 """Changes when the pixels of any file do; part of the key of decoded copies."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-_BLOCK, _BLOCKS_AHEAD = 16, 8  # pictures decoded at a time by one thread, and before they are asked for
+_BLOCK = 8  # pictures decoded at a time by one thread
+_BLOCKS_AHEAD = min(16, 2 * (os.cpu_count() or 1))  # decoded before they are asked for; photos are large
 _KEPT = 2**29  # bytes of decoded pictures that wait in memory until all are known to be good
 _MOST_NAMED = 8
 _GREY = ("1", "L", "LA", "La")
@@ -143,11 +144,13 @@ def read_picture(path: str | Path, background: str = "black") -> Picture:
             canvas.paste(picture.convert(mode), mask=picture.getchannel("A"))
             picture = canvas
         return Picture(str(path), _in_mode(picture, mode), is_palette, tuple(notes))
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: no readable picture. Replace or remove the file.") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, or a broken link. Put it there again.") from None
     # PIL's readers raise whatever the damage makes them stumble over.
     except Exception as error:
-        why = str(error).replace(repr(str(path)), "it") or type(error).__name__
+        why = str(error) or type(error).__name__
         raise InputError(f"{path}: no readable picture ({why}). Replace or remove the file.") from None
 
 
