@@ -122,7 +122,7 @@ class StreamDataModule(LoadedStream):
         if wrong := self.spec.mismatch(items.image):
             raise InputError(f"{type(self).__name__} ({split}): {wrong}; correct the data or the key.")
         if len(items.label) == 0:
-            raise InputError(f"{type(self).__name__} ({split}): there is nothing in it; correct the data.")
+            raise InputError(f"{type(self).__name__} ({split}): there are no images in the files.")
         width = int(items.label.max()) + 1 if items.label.ndim == 1 else items.label.shape[1]
         if width > self.spec.num_classes > 0:
             raise InputError(

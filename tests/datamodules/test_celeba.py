@@ -110,7 +110,7 @@ def test_a_partition_without_faces_is_named(tmp_path):
     folder = write(tmp_path)
     lines = (folder / "list_eval_partition.txt").read_text().splitlines()
     (folder / "list_eval_partition.txt").write_text("\n".join(line[:-1] + "0" for line in lines))
-    with pytest.raises(InputError, match=r"CelebA \(test\): there is nothing in it"):
+    with pytest.raises(InputError, match=r"CelebA \(test\): there are no images in the files"):
         celeba(tmp_path).setup()
 
 
