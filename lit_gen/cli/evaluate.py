@@ -23,7 +23,7 @@ from lit_gen.evaluation.folders import compare_folders
 from lit_gen.evaluation.tables import as_text
 
 HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
-lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [out=scores.json] [KEY=VALUE ...]
+lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [background=black] [out=scores.json] [KEY=VALUE ...]
 
 Scores a checkpoint with the judges it was trained with, at the task it had reached; or compares two sets
 of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
@@ -32,6 +32,7 @@ of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
              change it (extractor=inception, sampler=latent, judges=[quality,terms], data.root=...), but not
              model.* and stream.*
   out        also writes the scores as JSON
+  background the colour behind transparent pixels of real and fake: a name, or a number (#ff8800)
   extractor  inception, lenet_mnist, lenet_digits
 
 Examples
@@ -41,7 +42,7 @@ Examples
   lit-gen evaluate real=photos/test fake=generated extractor=inception
 """
 
-_OWN = {"ckpt": str, "real": Path, "fake": Path, "out": Path}
+_OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "out": Path}
 _TOP = ("seed", "published", "mode_collapse")  # of the configuration, beside its groups
 
 
@@ -50,10 +51,10 @@ def run(words: list[str]) -> int:
     out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
-    if "ckpt" in own and not {"real", "fake"} & set(own):
+    if "ckpt" in own and not {"real", "fake", "background"} & set(own):
         rows = evaluate_checkpoint(own["ckpt"], others)
     elif {"real", "fake"} <= set(own) and "ckpt" not in own:
-        rows = _evaluate_folders(own["real"], own["fake"], others)
+        rows = _evaluate_folders(own["real"], own["fake"], own.get("background", "black"), others)
     else:
         raise InputError("give either ckpt=, or both real= and fake=; see lit-gen evaluate --help")
     if rank() == 0:
@@ -95,11 +96,12 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
-def _evaluate_folders(real: Path, fake: Path, overrides: Sequence[str]) -> list[Row]:
+def _evaluate_folders(real: Path, fake: Path, background: str, overrides: Sequence[str]) -> list[Row]:
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
     seed = composed.config["seed"]
-    return compare_folders(real, fake, quality.extractor, quality.metrics, quality.batch_size, seed)
+    judge = quality.extractor, quality.metrics, quality.batch_size
+    return compare_folders(real, fake, *judge, seed, background)
 
 
 def _line(row: Row) -> dict[str, str]:
