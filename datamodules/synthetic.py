@@ -8,6 +8,7 @@ from annotated_types import Ge
 
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.random import generator
 from lit_gen.core.types import Positive
 
@@ -33,6 +34,8 @@ class SyntheticData(ImageDataModule):
         patterns = torch.nn.functional.interpolate(patterns, (size, size), mode="bilinear")
         rng = generator(self.seed, 1 + (split == "test"))
         count = self.num_images if split == "train" else self.num_test_images
+        num_bytes = 4 * count * channels * size**2
+        refuse_beyond_memory(num_bytes, f"data.num_images, data.num_test_images: {count} images")
         label = torch.arange(count) % max(num_classes, 1)
         noise = torch.randn(len(label), channels, size, size, generator=rng) * self.noise
         image = (patterns[label] + noise).round().clamp(0, 255).to(torch.uint8)

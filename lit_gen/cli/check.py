@@ -25,12 +25,20 @@ from lightning import Trainer
 from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
+from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_gen.cli import did_you_mean
-from lit_gen.core.types import InputError, NonNegative, Positive
+from lit_gen.core.memory import refuse_beyond_memory
+from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
 
+MOST = 2**32 - 1
+"""The largest whole number that is taken: what generators of torch and numpy count to."""
+_AtLeast0 = Annotated[float, at.Ge(0)]
+_BelowOne = Annotated[float, at.Ge(0), at.Lt(1)]
 _SPECIAL = {"_target_": str, "_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}
 _MOST_PROBLEMS = 8
+_NO_NAN = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _TOP = {
     # torch's and numpy's generators both take 32 bits.
     "seed": Annotated[int, at.Ge(0), at.Lt(2**32)],
@@ -41,17 +49,50 @@ _TOP = {
     "max_phase_epochs": Positive | None,
     "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
+# Below the top, where there is no signature.
+_BELOW = {"checkpoint.min_seconds": _AtLeast0}
+_Seldom = NonNegative | Fraction | None
+_Time = Annotated[
+    Annotated[str, StringConstraints(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
+    | Annotated[dict[Literal["weeks", "days", "hours", "minutes", "seconds"], _AtLeast0], at.MinLen(1)],
+    "a time DD:HH:MM:SS",
+]
 # Lightning takes any text and any number here and says what is wrong with it only later.
-_NARROWER: dict[tuple[Any, str], Any] = {
-    (Trainer, "devices"): Annotated[
-        Positive
+_OF_TRAINER: dict[str, Any] = {
+    "devices": Annotated[
+        Annotated[int, at.Gt(0), at.Le(1024)]
         | Literal[-1]
-        | list[NonNegative]
-        | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d+(,\d+)*,?)$")],
+        | Annotated[list[Annotated[int, at.Ge(0), at.Le(1024)]], at.MinLen(1)]
+        | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d{1,3}(,\d{1,3})*,?)$")],
         'a number of devices (-1: all there are), a list of their indices such as [0,2], or "auto"',
     ],
-    (Trainer, "num_nodes"): Positive,
-    (Trainer, "accumulate_grad_batches"): Positive,
+    "num_nodes": Positive,
+    "accumulate_grad_batches": Positive,
+    "max_epochs": Annotated[int, at.Ge(-1)] | None,
+    "min_epochs": NonNegative | None,
+    "max_steps": Annotated[int, at.Ge(-1)],
+    "min_steps": NonNegative | None,
+    "max_time": _Time | None,
+    # Of none of the batches nothing can be trained.
+    "limit_train_batches": Positive | Annotated[float, at.Gt(0), at.Le(1)] | None,
+    "limit_val_batches": _Seldom,
+    "limit_test_batches": _Seldom,
+    "limit_predict_batches": _Seldom,
+    "overfit_batches": NonNegative | Fraction,
+    "check_val_every_n_epoch": Positive | None,
+    "val_check_interval": Positive | Annotated[float, at.Gt(0), at.Le(1)] | _Time | None,
+    "num_sanity_val_steps": Annotated[int, at.Ge(-1)] | None,
+    "log_every_n_steps": Positive | None,
+    "gradient_clip_val": _AtLeast0 | None,
+    "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "reload_dataloaders_every_n_epochs": NonNegative,
+}
+# And the optimizers of torch, whose constructors know, run when the training begins.
+_NUMBERS_OF_TORCH = (float, float | Tensor, tuple[float, float], tuple[float | Tensor, float | Tensor])
+_OF_OPTIMIZERS: dict[str, Any] = {
+    **dict.fromkeys(("lr", "eps", "weight_decay", "momentum", "alpha", "lambd", "lr_decay"), _AtLeast0),
+    "betas": tuple[_BelowOne, _BelowOne],
+    "rho": Fraction,
 }
 
 
@@ -73,7 +114,15 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
         for key, hint in _TOP.items()
         if key in config and not fits(hint, config[key])
     ]
+    problems += [
+        _Problem(key, mismatch(hint, config[top][name]))
+        for key, hint in _BELOW.items()
+        for top, name in [key.split(".")]
+        if name in (config.get(top) or {}) and not fits(hint, config[top][name])
+    ]
     problems += _walk("", config, config if source is None else source)
+    if not problems:
+        problems += _too_large(config)
     # What was taken over is wrong, more often than not, because of what stands elsewhere.
     found: dict[str, str] = {}
     for key, text, _ in [problem for problem in problems if problem.is_own] or problems:
@@ -81,6 +130,22 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
     if found:
         more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
         raise InputError("\n".join([*found.values()][:_MOST_PROBLEMS] + more))
+
+
+def _too_large(config: dict[str, Any]) -> Iterator[_Problem]:
+    """Images that are in memory at once, as float32, and find no room there."""
+    data, grid = config.get("data") or {}, (config.get("callbacks") or {}).get("grid") or {}
+    spec = data.get("spec") or {}
+    if not {"channels", "size"} <= spec.keys():
+        return
+    num_bytes = 4 * spec["channels"] * spec["size"] ** 2
+    counts = {"data.batch_size": data.get("batch_size"), "callbacks.grid.num_images": grid.get("num_images")}
+    for key, count in counts.items():
+        try:
+            refuse_beyond_memory((count or 0) * num_bytes, "that many images")
+        except InputError as error:
+            size = f"data.spec.channels={spec['channels']} and data.spec.size={spec['size']}"
+            yield _Problem(key, f"{count}, with {size}: {error}")
 
 
 def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -120,7 +185,7 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
                 yield _Problem(full, _unknown(key, name, target, parameters, node))
             continue
         hint = _SPECIAL[name] if name in _SPECIAL else parameters[name].hint
-        hint = _NARROWER.get((target, name), hint)
+        hint = _narrower(target, name, hint)
         if fits(hint, value):
             continue
         if origin is None:
@@ -131,6 +196,15 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
         for name, parameter in parameters.items():
             if parameter.required and name not in node:
                 yield _Problem(f"{key}.{name}", f"is missing; {target.__qualname__} needs it")
+
+
+def _narrower(target: Callable[..., Any], name: str, hint: Any) -> Any:
+    """The hint, or what is known to be allowed where the signature of a library allows more."""
+    if target is Trainer:
+        return _OF_TRAINER.get(name, hint)
+    if inspect.isclass(target) and issubclass(target, Optimizer) and hint in _NUMBERS_OF_TORCH:
+        return _OF_OPTIMIZERS.get(name, hint)
+    return hint
 
 
 def _unknown(
@@ -239,6 +313,9 @@ def fits(hint: Any, value: Any) -> bool:
         # As JSON, which is what a config says: a list is a tuple, a text a path.
         if adapter is not None:
             adapter.validate_json(json.dumps(value), strict=True)
+            if _largest(value) > MOST:
+                # Only as a number that need not be whole.
+                adapter.validate_json(json.dumps(_as_floats(value)), strict=True)
     except ValidationError:
         return False
     except TypeError:  # a node, whose range cannot be looked at
@@ -249,7 +326,7 @@ def fits(hint: Any, value: Any) -> bool:
 @functools.cache
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     try:
-        return TypeAdapter(_or_node(hint), config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(_or_node(hint), config=_NO_NAN)
     except (PydanticUserError, SchemaError, NameError, TypeError):
         return None  # pydantic has no opinion on this hint
 
@@ -289,7 +366,21 @@ def _is_plain(cls: Any) -> bool:
 
 def mismatch(hint: Any, value: Any) -> str:
     """What to say where it does not fit: "expected float, got 'abc'"."""
-    return f"expected {describe(hint)}, got {shown(value)}"
+    end = f"; whole numbers end at {MOST}" if _largest(value) > MOST else ""
+    return f"expected {describe(hint)}, got {shown(value)}{end}"
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a value; 0 without any, and in a node, which is checked by itself."""
+    if isinstance(value, int):
+        return value
+    return max(map(_largest, value), default=0) if isinstance(value, list) else 0
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_floats(each) for each in value]
+    return 1e300 if isinstance(value, int) and value > MOST else value
 
 
 def describe(hint: Any) -> str:
