@@ -29,13 +29,13 @@ class SyntheticData(ImageDataModule):
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         channels, size, num_classes = self.spec
+        count = self.num_images if split == "train" else self.num_test_images
+        num_bytes = 16 * (count + num_classes) * channels * size**2  # the noise and three steps behind it
+        refuse_beyond_memory(num_bytes, f"data.num_images={count}, data.spec.size={size}: making the images")
         # The patterns are the same in both splits and for every seed; the images are not.
         patterns = torch.rand(max(num_classes, 1), channels, 4, 4, generator=generator(0)) * 200 + 28
         patterns = torch.nn.functional.interpolate(patterns, (size, size), mode="bilinear")
         rng = generator(self.seed, 1 + (split == "test"))
-        count = self.num_images if split == "train" else self.num_test_images
-        num_bytes = 4 * count * channels * size**2
-        refuse_beyond_memory(num_bytes, f"data.num_images, data.num_test_images: {count} images")
         label = torch.arange(count) % max(num_classes, 1)
         noise = torch.randn(len(label), channels, size, size, generator=rng) * self.noise
         image = (patterns[label] + noise).round().clamp(0, 255).to(torch.uint8)

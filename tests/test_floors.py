@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = tuple(f"lit_gen.core.{name}" for name in ("types", "batch", "images", "schedules", "random", "files"))
+WORDS = tuple(
+    f"lit_gen.core.{name}" for name in ("memory", "types", "batch", "images", "schedules", "random", "files")
+)
 TENSORS = tuple(f"lit_gen.{name}" for name in ("nets", "losses", "diffusion", "metrics"))
 MODELS = ("lit_gen.families", "lit_gen.continual")
 BASES = ("lit_gen.families.base", "lit_gen.families.density")

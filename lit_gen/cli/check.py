@@ -47,6 +47,7 @@ _TOP = {
     "resume": str | None,
     "cpu_threads": Literal["auto"] | Positive,
     "max_phase_epochs": Positive | None,
+    "published": dict[str, float | str | None] | None,
     "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
 # Below the top, where there is no signature.

@@ -154,7 +154,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     )
     if trainer.strategy.root_device.type == "cpu":
         num_bytes = 4 * sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
-        refuse_beyond_memory(num_bytes, "model: training it, with gradients and what an optimizer keeps,")
+        with plain_errors("model", config["model"]):
+            refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
     scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
