@@ -92,7 +92,7 @@ class RotatedData(TransformedData):
     Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840. Bilinear, black outside.
     """
 
-    max_angle: Annotated[float, Ge(0), Le(360)] = 90.0
+    max_angle: Annotated[float, Ge(-360), Le(360)] = 90.0
 
     def view(self, domain: int) -> View:
         return partial(rotate, angle=self.angle(domain), interpolation=InterpolationMode.BILINEAR)

@@ -26,7 +26,7 @@ def task_codes(num_tasks: int, code_size: int, code_step: int) -> Tensor:
     """
     if 2**code_size < num_tasks:
         raise ValueError(
-            f"code_size={code_size} cannot number the tasks of num_tasks={num_tasks}; it needs at least "
+            f"code_size={code_size} cannot number {num_tasks} tasks (num_tasks); it needs at least "
             f"{max(1, math.ceil(math.log2(num_tasks)))} bits. Raise model.band.translator.code_size"
         )
     number = (torch.arange(num_tasks) * code_step + 1) % 2**code_size

@@ -26,6 +26,12 @@ VALUES = [*NUMBERS, "text", [], [0], [-5], [10**9]]
 GIVEN = {"params", "num_features", "callbacks", "logger", "default_root_dir"}
 # The others change what these build.
 GROUPS = set(group_names()) - {"budget", "paper", "recipe", "debug"}
+TOGETHER = [
+    f"callbacks=[{','.join(choices('callbacks'))}]",
+    f"judges=[{','.join(choices('judges'))}]",
+    *partners("callbacks", "classifier"),
+    "sampler=latent",
+]
 FILES = [(group, name) for group in sorted(GROUPS) for name in choices(group)]
 
 
@@ -48,6 +54,7 @@ def places() -> dict[str, Place]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", lambda file: load(Path(getattr(file, "name", file))).copy())
+        walk("", compose("train", TOGETHER).config)
         for group, name in FILES:
             if targets(CONF / group / f"{name}.yaml") - found.keys():
                 words = [*partners(group, name), *(["data=mnist"] if group == "stream" else [])]
@@ -71,7 +78,7 @@ def tries(places: dict[str, Place]) -> Iterator[tuple[str, str, Place]]:
                 yield target, name, Place(key, node)
 
 
-def answer(place: Place, name: str, value: Any) -> str:
+def answer(place: Place, name: str, value: Any, builds: bool = True) -> str:
     """What a config with this value leads to: "" for a part that is built, or what the user is told."""
     node = place.node | {name: value}
     config: Any = node
@@ -79,11 +86,12 @@ def answer(place: Place, name: str, value: Any) -> str:
         config = {part: config}
     try:
         check(config)
-        made = build(node, place.key)
-        if node.get("_partial_") and ".optim." in node["_target_"]:
-            made([nn.Parameter(torch.zeros(2))])
-        if node.get("_partial_") and ".metrics." in node["_target_"]:
-            made(84)
+        made = build(node, place.key) if builds else None
+        if made is not None and node.get("_partial_"):
+            if ".optim." in node["_target_"]:
+                made([nn.Parameter(torch.zeros(2))])
+            if ".metrics." in node["_target_"]:
+                made(84)
     except InputError as error:
         return str(error)
     return ""
@@ -99,10 +107,12 @@ def test_no_value_of_any_parameter_ends_in_a_traceback(places, tmp_path, monkeyp
     monkeypatch.setattr(memory, "machine_memory", lambda: 2**28)
     wrong, count = [], 0
     for target, name, place in tries(places):
+        said = ""
         for value in VALUES:
             count += 1
+            is_same = value == 10**18 and not said  # a number that need not be whole, and 10**9 was taken
             try:
-                said = answer(place, name, value)
+                said = answer(place, name, value, builds=not is_same)
             except Exception as error:
                 wrong.append(f"{target} {name}={value}: {type(error).__name__}: {error}")
                 continue
