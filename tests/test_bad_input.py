@@ -66,7 +66,7 @@ def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said,
         ),
         (
             "data.batch_size=1000000",
-            "data.batch_size: 1000000, with data.spec.channels=1 and ",
+            "data.batch_size: 1000000, with ",
         ),
     ],
 )

@@ -134,19 +134,30 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
 
 
 def _too_large(config: dict[str, Any]) -> Iterator[_Problem]:
-    """Images that are in memory at once, as float32, and find no room there."""
-    data, grid = config.get("data") or {}, (config.get("callbacks") or {}).get("grid") or {}
-    spec = data.get("spec") or {}
+    """Numbers of things that are in memory at once and find no room there, most of them as float32."""
+    data = config.get("data") or {}
+    spec, batch_size = data.get("spec") or {}, data.get("batch_size", 1)
     if not {"channels", "size"} <= spec.keys():
         return
-    num_bytes = 4 * spec["channels"] * spec["size"] ** 2
-    counts = {"data.batch_size": data.get("batch_size"), "callbacks.grid.num_images": grid.get("num_images")}
-    for key, count in counts.items():
+    image = 4 * spec["channels"] * spec["size"] ** 2
+    num_bytes = {
+        "data.batch_size": image,
+        "callbacks.grid.num_images": image,
+        "callbacks.latent_map.num_points": 8,
+        "model.pool_size": image // 4 if (config.get("model") or {}).get("replay") == "pool" else 0,
+        "model.importance_samples": batch_size * image,
+        "model.penalty.num_projections": batch_size * 4,
+        "model.penalty.num_probes": batch_size * 4,
+    }
+    for key, size in num_bytes.items():
+        count: Any = config
+        for part in key.split("."):
+            count = count.get(part) if isinstance(count, dict) else None
         try:
-            refuse_beyond_memory((count or 0) * num_bytes, "that many images")
+            refuse_beyond_memory((count or 0) * size, "that many")
         except InputError as error:
-            size = f"data.spec.channels={spec['channels']} and data.spec.size={spec['size']}"
-            yield _Problem(key, f"{count}, with {size}: {error}")
+            beside = f"data.spec.channels={spec['channels']}, data.spec.size={spec['size']}"
+            yield _Problem(key, f"{count}, with data.batch_size={batch_size}, {beside}: {error}")
 
 
 def all_keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from lit_gen.core.types import NonNegative, Positive
@@ -44,7 +44,7 @@ class PRD(GatheringMetric):
         num_features: int | None = None,
         num_clusters: Annotated[int, Ge(2)] = 20,
         num_runs: Positive = 10,
-        num_angles: Annotated[int, Ge(3)] = 1001,
+        num_angles: Annotated[int, Ge(3), Le(1_000_000)] = 1001,
         beta: Annotated[float, Gt(0)] = 8.0,
         seed: NonNegative = 0,
     ) -> None:

@@ -237,12 +237,26 @@ def test_images_that_do_not_fit_into_memory_together_are_refused(monkeypatch):
     monkeypatch.setattr(memory, "machine_memory", lambda: 10**9)
     data = {"batch_size": 10**6, "spec": {"channels": 3, "size": 10}}
     check({"data": data | {"batch_size": 833_333}})
-    assert wrong({"data": data}) == (
-        "data.batch_size: 1000000, with data.spec.channels=3 and data.spec.size=10: that many images takes "
-        "1.2 GB, and this machine has 1.0 GB of memory."
-    )
-    grid = {"data": data | {"batch_size": 1}, "callbacks": {"grid": {"num_images": 10**6}}}
-    assert wrong(grid).startswith("callbacks.grid.num_images: 1000000")
+    message = wrong({"data": data})
+    assert message.startswith("data.batch_size: 1000000, with ") and "data.spec.size=10: that many" in message
+    assert message.endswith("takes 1.2 GB, and this machine has 1.0 GB of memory.")
+    for key, least in (
+        ("callbacks.grid.num_images", 833_334),
+        ("callbacks.latent_map.num_points", 125_000_001),
+        ("model.pool_size", 3_333_334),
+        ("model.importance_samples", 83_334),
+        ("model.penalty.num_projections", 25_000_001),
+    ):
+        top, *way = key.split(".")
+        for count in (least, least - 1):
+            node: Any = count
+            for part in reversed(way):
+                node = {part: node}
+            if key == "model.pool_size":
+                check({"data": data | {"batch_size": 10}, top: node})  # which replays without a pool
+                node["replay"] = "pool"
+            config = {"data": data | {"batch_size": 10}, top: node}
+            assert wrong(config).startswith(f"{key}: {count}") if count == least else not check(config)
 
 
 @pytest.mark.parametrize("devices", [1, -1, "auto", "2", "0,2", [0, 2]])
