@@ -21,21 +21,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types as at
-from lightning import Trainer
-from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
-from torch import Tensor
-from torch.optim import Optimizer
 
 from lit_gen.cli import did_you_mean
-from lit_gen.core.memory import refuse_beyond_memory
-from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
+from lit_gen.cli.ranges import AtLeast0, narrower, too_large
+from lit_gen.core.types import InputError, Positive
 
 MOST = 2**32 - 1
 """The largest whole number that is taken: what generators of torch and numpy count to."""
-_AtLeast0 = Annotated[float, at.Ge(0)]
-_BelowOne = Annotated[float, at.Ge(0), at.Lt(1)]
 _SPECIAL = {"_target_": str, "_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}
 _MOST_PROBLEMS = 8
 _NO_NAN = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -51,50 +46,7 @@ _TOP = {
     "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
 # Below the top, where there is no signature.
-_BELOW = {"checkpoint.min_seconds": _AtLeast0}
-_Seldom = NonNegative | Fraction | None
-_Time = Annotated[
-    Annotated[str, StringConstraints(pattern=r"^\d+:\d\d:\d\d:\d\d$")]
-    | Annotated[dict[Literal["weeks", "days", "hours", "minutes", "seconds"], _AtLeast0], at.MinLen(1)],
-    "a time DD:HH:MM:SS",
-]
-# Lightning takes any text and any number here and says what is wrong with it only later.
-_OF_TRAINER: dict[str, Any] = {
-    "devices": Annotated[
-        Annotated[int, at.Gt(0), at.Le(1024)]
-        | Literal[-1]
-        | Annotated[list[Annotated[int, at.Ge(0), at.Le(1024)]], at.MinLen(1)]
-        | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d{1,3}(,\d{1,3})*,?)$")],
-        'a number of devices (-1: all there are), a list of their indices such as [0,2], or "auto"',
-    ],
-    "num_nodes": Positive,
-    "accumulate_grad_batches": Positive,
-    "max_epochs": Annotated[int, at.Ge(-1)] | None,
-    "min_epochs": NonNegative | None,
-    "max_steps": Annotated[int, at.Ge(-1)],
-    "min_steps": NonNegative | None,
-    "max_time": _Time | None,
-    # Of none of the batches nothing can be trained.
-    "limit_train_batches": Positive | Annotated[float, at.Gt(0), at.Le(1)] | None,
-    "limit_val_batches": _Seldom,
-    "limit_test_batches": _Seldom,
-    "limit_predict_batches": _Seldom,
-    "overfit_batches": NonNegative | Fraction,
-    "check_val_every_n_epoch": Positive | None,
-    "val_check_interval": Positive | Annotated[float, at.Gt(0), at.Le(1)] | _Time | None,
-    "num_sanity_val_steps": Annotated[int, at.Ge(-1)] | None,
-    "log_every_n_steps": Positive | None,
-    "gradient_clip_val": _AtLeast0 | None,
-    "gradient_clip_algorithm": Literal["norm", "value"] | None,
-    "reload_dataloaders_every_n_epochs": NonNegative,
-}
-# And the optimizers of torch, whose constructors know, run when the training begins.
-_NUMBERS_OF_TORCH = (float, float | Tensor, tuple[float, float], tuple[float | Tensor, float | Tensor])
-_OF_OPTIMIZERS: dict[str, Any] = {
-    **dict.fromkeys(("lr", "eps", "weight_decay", "momentum", "alpha", "lambd", "lr_decay"), _AtLeast0),
-    "betas": tuple[_BelowOne, _BelowOne],
-    "rho": Fraction,
-}
+_BELOW = {"checkpoint.min_seconds": AtLeast0}
 
 
 class _Problem(NamedTuple):
@@ -123,7 +75,7 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
     ]
     problems += _walk("", config, config if source is None else source)
     if not problems:
-        problems += _too_large(config)
+        problems += [_Problem(*found) for found in too_large(config)]
     # What was taken over is wrong, more often than not, because of what stands elsewhere.
     found: dict[str, str] = {}
     for key, text, _ in [problem for problem in problems if problem.is_own] or problems:
@@ -131,33 +83,6 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
     if found:
         more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
         raise InputError("\n".join([*found.values()][:_MOST_PROBLEMS] + more))
-
-
-def _too_large(config: dict[str, Any]) -> Iterator[_Problem]:
-    """Numbers of things that are in memory at once and find no room there, most of them as float32."""
-    data = config.get("data") or {}
-    spec, batch_size = data.get("spec") or {}, data.get("batch_size", 1)
-    if not {"channels", "size"} <= spec.keys():
-        return
-    image = 4 * spec["channels"] * spec["size"] ** 2
-    num_bytes = {
-        "data.batch_size": image,
-        "callbacks.grid.num_images": image,
-        "callbacks.latent_map.num_points": 8,
-        "model.pool_size": image // 4 if (config.get("model") or {}).get("replay") == "pool" else 0,
-        "model.importance_samples": batch_size * image,
-        "model.penalty.num_projections": batch_size * 4,
-        "model.penalty.num_probes": batch_size * 4,
-    }
-    for key, size in num_bytes.items():
-        count: Any = config
-        for part in key.split("."):
-            count = count.get(part) if isinstance(count, dict) else None
-        try:
-            refuse_beyond_memory((count or 0) * size, "that many")
-        except InputError as error:
-            beside = f"data.spec.channels={spec['channels']}, data.spec.size={spec['size']}"
-            yield _Problem(key, f"{count}, with data.batch_size={batch_size}, {beside}: {error}")
 
 
 def all_keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -197,7 +122,7 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
                 yield _Problem(full, _unknown(key, name, target, parameters, node))
             continue
         hint = _SPECIAL[name] if name in _SPECIAL else parameters[name].hint
-        hint = _narrower(target, name, hint)
+        hint = narrower(target, name, hint)
         if fits(hint, value):
             continue
         if origin is None:
@@ -208,15 +133,6 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
         for name, parameter in parameters.items():
             if parameter.required and name not in node:
                 yield _Problem(f"{key}.{name}", f"is missing; {target.__qualname__} needs it")
-
-
-def _narrower(target: Callable[..., Any], name: str, hint: Any) -> Any:
-    """The hint, or what is known to be allowed where the signature of a library allows more."""
-    if target is Trainer:
-        return _OF_TRAINER.get(name, hint)
-    if inspect.isclass(target) and issubclass(target, Optimizer) and hint in _NUMBERS_OF_TORCH:
-        return _OF_OPTIMIZERS.get(name, hint)
-    return hint
 
 
 def _unknown(
