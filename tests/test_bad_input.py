@@ -38,7 +38,6 @@ def refused(capsys, *words) -> str:
         ("judges.quality.num_samples=0", ["judges.quality.num_samples"]),
         ("data.without_classes=[9]", ["data.without_classes=[9]", "from 0 to 3"]),
         ("extractor=inception", ["weights", "put it at"]),
-        ("extractor.name=foo", ["extractor.name=foo", "lenet_digits"]),
         ("checkpoint.min_seconds=-1", ["checkpoint.min_seconds", "float >= 0"]),
         ("published=3", ["published", "a dictionary"]),
         ("model.learner.encoder.hidden=[0]", ["model.learner.encoder.hidden", "a list of int > 0"]),

@@ -76,12 +76,9 @@ class LeNetExtractor(FeatureExtractor):
 
     def __init__(self, net: ClassifyingNet, weights: str | Path, name: str | None = None) -> None:
         super().__init__()
-        path = _weights_path(weights)
-        if path.parent == WEIGHTS and name not in (None, path.stem):
-            raise ValueError(f"name={name}: the weights of the package keep their name, {path.stem}")
-        self.name, self.net = name or path.stem, net
+        self.name, self.net = name or Path(weights).stem, net
         self.num_features, self.num_logits = net.num_features, net.num_classes
-        self.header = _load(net, path)
+        self.header = _load(net, _weights_path(weights))
         self._freeze(self.net)
 
     @torch.no_grad()
