@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.shared_buffers import share_buffers
 from lit_gen.core.module import LitModel
-from lit_gen.core.types import Fraction, InputError, Positive
+from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
 
 
 class AveragedWeights(Callback):
@@ -43,14 +44,16 @@ class AveragedWeights(Callback):
         self,
         modules: Sequence[str] = (),
         decay: Fraction | Sequence[Fraction] = 0.999,
-        warmup: bool | float = False,
+        warmup: bool | Annotated[float, Ge(0)] = False,
         update_every_n_steps: Positive = 1,
-        update_starting_at_step: int | None = None,
+        update_starting_at_step: NonNegative | None = None,
         use: Fraction | None = None,
     ) -> None:
         decays = tuple(decay) if isinstance(decay, Sequence) else (decay,)
         if not decays or not all(0 <= each <= 1 for each in decays):
             raise ValueError(f"decay={decay}: must be from 0 to 1")
+        if len(set(decays)) < len(decays):
+            raise ValueError(f"decay={decay}: one of them is there twice")
         if warmup < 0:
             raise ValueError(f"warmup={warmup}: must be true, false or at least 0")
         if use is not None and use not in decays:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from datamodules.base import ImageDataModule
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ def padded(image: Tensor, size: int) -> Tensor:
     missing = size - image.shape[-1]
     if missing <= 0:
         return image
+    num_bytes = image.shape[0] * image.shape[1] * size**2
+    refuse_beyond_memory(num_bytes, f"data.spec.size={size}: {len(image)} images of this size")
     return pad(image, (missing // 2, missing - missing // 2) * 2)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from lightning import LightningDataModule, Trainer
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
@@ -36,11 +37,11 @@ class LoadedStream(LightningDataModule):
     """
 
     spec: Spec
-    num_tasks: Positive = 1
+    num_tasks: Annotated[int, Gt(0), Le(10_000)] = 1
     batch_size: Positive = 64
     eval_batch_size: Positive = 250
     seed: NonNegative = 0
-    num_workers: NonNegative = 0
+    num_workers: Annotated[int, Ge(0), Le(1024)] = 0
 
     def __post_init__(self) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = tuple(
     f"lit_gen.core.{name}"
-    for name in ("types", "batch", "images", "schedules", "random", "files", "pictures")
+    for name in ("types", "batch", "images", "schedules", "random", "files", "memory", "pictures")
 )
 NEEDED = {  # beside torch and the standard library
     "lit_gen.core.random": ("numpy",),  # its SeedSequence

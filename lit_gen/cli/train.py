@@ -29,6 +29,7 @@ from lit_gen.core.checkpoint import Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
@@ -141,6 +142,10 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         logger=[MetricsFile(folder.path), *([logger] if logger is not None else [])],
         default_root_dir=str(folder.path),
     )
+    if trainer.strategy.root_device.type == "cpu":
+        num_bytes = 4 * sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
+        with plain_errors("model", config["model"]):
+            refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
     scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")

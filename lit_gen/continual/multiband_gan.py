@@ -285,7 +285,8 @@ class MultibandGAN(LitGenerator):
                 raise InputError(
                     f"model.batch_size={self.batch_size} with model.replay_share={self.replay_share} and "
                     f"model.max_tasks={self.max_tasks} leaves no replayed image for each of {num_past} past "
-                    "tasks; raise data.batch_size, model.replay_share or model.max_tasks"
+                    f"tasks of num_tasks={num_tasks}; raise data.batch_size, model.replay_share or "
+                    "model.max_tasks"
                 )
 
     def _check_size(self, task: Task) -> None:

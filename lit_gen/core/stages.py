@@ -125,6 +125,33 @@ def check_stages(
             "them out."
         )
     _check_processes(trainer, phases, settings or {})
+    _check_limits(trainer, datamodule)
+
+
+def _check_limits(trainer: Trainer, datamodule: StreamData) -> None:
+    """Refuses a part of the batches that is none of them, and validation at a batch that never comes."""
+    limits = {name: getattr(trainer, f"limit_{name}_batches") for name in ("train", "val", "test")}
+    parts = {name: limit for name, limit in limits.items() if isinstance(limit, float) and 0 < limit < 1}
+    interval, is_within = trainer.val_check_interval, trainer.check_val_every_n_epoch is not None
+    waits = is_within and isinstance(interval, int) and interval > 1
+    before = datamodule.current_task
+    for task in datamodule.stages if parts or waits else ():
+        datamodule.current_task = task.index
+        for name, limit in (parts | ({"train": limits["train"]} if waits else {})).items():
+            count = math.ceil(len(getattr(datamodule, f"{name}_dataloader")()) / trainer.world_size)
+            used = int(count * limit) if isinstance(limit, float) else min(count, limit)
+            if used == 0:
+                is_both = trainer.overfit_batches and name != "test"
+                key = "overfit_batches" if is_both else f"limit_{name}_batches"
+                raise InputError(
+                    f"trainer.{key}={limit}: of the {count} batches of task {task.name} that is none. Give "
+                    "a larger part, or a number of batches, such as 1."
+                )
+            if name == "train" and waits and interval > used:
+                raise InputError(
+                    f"trainer.val_check_interval={interval}: an epoch of task {task.name} has {used} batches."
+                )
+    datamodule.current_task = before
 
 
 def _check_batches(trainer: Trainer, module: LitModel, datamodule: StreamData) -> None:

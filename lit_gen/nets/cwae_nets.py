@@ -52,7 +52,7 @@ class _Encoder(_Net):
         channels: Positive,
         size: Positive,
         out_size: Positive,
-        hidden: Sequence[int] | None = None,
+        hidden: Sequence[Positive] | None = None,
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:
@@ -71,7 +71,7 @@ class _Decoder(_Net):
         channels: Positive,
         size: Positive,
         in_size: Positive,
-        hidden: Sequence[int] | None = None,
+        hidden: Sequence[Positive] | None = None,
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:

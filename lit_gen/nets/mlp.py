@@ -26,7 +26,7 @@ class DenseEncoder(nn.Module):
         channels: Positive,
         size: Positive,
         out_size: Positive,
-        hidden: Sequence[int] = (512, 256),
+        hidden: Sequence[Positive] = (512, 256),
         condition_size: NonNegative = 0,
         slope: Fraction = 0.01,
     ) -> None:
@@ -46,7 +46,7 @@ class DenseDecoder(nn.Module):
         channels: Positive,
         size: Positive,
         in_size: Positive,
-        hidden: Sequence[int] = (256, 512),
+        hidden: Sequence[Positive] = (256, 512),
         condition_size: NonNegative = 0,
         slope: Fraction = 0.01,
     ) -> None:

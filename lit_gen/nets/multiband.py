@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from lit_gen.core.types import Positive
@@ -22,7 +23,10 @@ class DenseFeatures(nn.Module):
     """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included."""
 
     def __init__(
-        self, channels: Positive, size: Positive, hidden: Sequence[Positive] = (512, 128, 64)
+        self,
+        channels: Positive,
+        size: Positive,
+        hidden: Annotated[Sequence[Positive], MinLen(1)] = (512, 128, 64),
     ) -> None:
         super().__init__()
         self.num_features = hidden[-1]

@@ -92,7 +92,7 @@ class SampleQuality:
         per_task: bool = False,
         floor: bool = False,
         source: Literal["samples", "translations", "reconstructions"] = "samples",
-        seed: int = 0,
+        seed: NonNegative = 0,
     ) -> None:
         num_val_samples = num_samples if num_val_samples is None else num_val_samples
         at_least(1, num_samples=num_samples, num_val_samples=num_val_samples, batch_size=batch_size)

@@ -29,7 +29,9 @@ class TermMeans:
         every_n_epochs: in a fit; 0 judges in tests only.
     """
 
-    def __init__(self, batch_size: Positive = 250, every_n_epochs: NonNegative = 0, seed: int = 0) -> None:
+    def __init__(
+        self, batch_size: Positive = 250, every_n_epochs: NonNegative = 0, seed: NonNegative = 0
+    ) -> None:
         at_least(1, batch_size=batch_size)
         self.batch_size, self.every_n_epochs, self.seed = batch_size, every_n_epochs, seed
         self.better: dict[str, Better] = {}
