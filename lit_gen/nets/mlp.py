@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Gt
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, NonNegative, Positive
@@ -39,7 +41,11 @@ class DenseEncoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], through a tanh."""
+    """Code [B, in_size] and condition [B, K] -> image [B, C, S, S] in [-1, 1], through a tanh.
+
+    Args:
+        gain: before the tanh; 0.5 makes it the sigmoid of nets for [0, 1]: tanh(x / 2) = 2 sigmoid(x) - 1.
+    """
 
     def __init__(
         self,
@@ -49,12 +55,13 @@ class DenseDecoder(nn.Module):
         hidden: Sequence[int] = (256, 512),
         condition_size: NonNegative = 0,
         slope: Fraction = 0.01,
+        gain: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__()
-        self.condition_size = condition_size
+        self.condition_size, self.gain = condition_size, gain
         self.shape = (channels, size, size)
         self.net = mlp([in_size + condition_size, *hidden, math.prod(self.shape)], slope)
 
     def forward(self, code: Tensor, condition: Tensor | None = None) -> Tensor:
         pixels = self.net(with_condition(code, condition, self.condition_size))
-        return torch.tanh(pixels).unflatten(1, self.shape)
+        return torch.tanh(self.gain * pixels).unflatten(1, self.shape)

@@ -19,17 +19,25 @@ from lit_gen.nets.layers import PLANS, Layer, Plan, mlp, normed
 
 
 class DenseFeatures(nn.Module):
-    """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included."""
+    """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included.
+
+    Args:
+        unit_range: the first layer is given pixels from 0 to 1, as the authors' is, instead of -1 to 1.
+    """
 
     def __init__(
-        self, channels: Positive, size: Positive, hidden: Sequence[Positive] = (512, 128, 64)
+        self,
+        channels: Positive,
+        size: Positive,
+        hidden: Sequence[Positive] = (512, 128, 64),
+        unit_range: bool = False,
     ) -> None:
         super().__init__()
-        self.num_features = hidden[-1]
+        self.num_features, self.unit_range = hidden[-1], unit_range
         self.net = nn.Sequential(nn.Flatten(), *mlp([channels * size * size, *hidden]), nn.LeakyReLU(0.01))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        return self.net(_in_unit_range(image) if self.unit_range else image)
 
 
 class DenseImages(nn.Module):
@@ -71,10 +79,14 @@ class ConvFeatures(nn.Module):
 
     Args:
         width: channels of the first block.
+        unit_range: the first layer is given pixels from 0 to 1, as the authors' is, instead of -1 to 1.
     """
 
-    def __init__(self, channels: Positive, size: Positive, width: Positive = 32) -> None:
+    def __init__(
+        self, channels: Positive, size: Positive, width: Positive = 32, unit_range: bool = False
+    ) -> None:
         super().__init__()
+        self.unit_range = unit_range
         layout = _layout(size)
         widths = [channels, *(width * factor for factor in layout.down)]
         blocks: list[nn.Module] = []
@@ -87,7 +99,7 @@ class ConvFeatures(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        return self.net(_in_unit_range(image) if self.unit_range else image)
 
 
 class ConvImages(nn.Module):
@@ -131,6 +143,10 @@ def _layout(size: int) -> _Layout:
             f"{', '.join(map(str, _LAYOUTS))} pixels. Set data.spec.size to one of these, or take dense ones"
         )
     return _LAYOUTS[size]
+
+
+def _in_unit_range(image: Tensor) -> Tensor:
+    return (image + 1) / 2
 
 
 def _to_image(logits: Tensor) -> Tensor:

@@ -32,3 +32,11 @@ def test_nets_work_at_every_size(size, channels, condition_size):
         if condition_size:
             with pytest.raises(ValueError, match="condition of size 3"):
                 encoder(image)
+
+
+def test_half_the_gain_before_the_tanh_is_a_sigmoid():
+    torch.manual_seed(0)
+    net, code = DenseDecoder(1, 4, 3, gain=0.5), torch.randn(5, 3)
+    torch.testing.assert_close(net(code).flatten(1), 2 * torch.sigmoid(net.net(code)) - 1)
+    net.gain = 1.0
+    assert torch.equal(net(code).flatten(1), torch.tanh(net.net(code)))
