@@ -15,6 +15,9 @@ from lit_gen.metrics.task_matrix import Better, backward_transfer, final_mean, f
 FLOOR = "floor_"
 """Begins the name of a metric between real training images and real test images: what to compare with."""
 
+LOCAL = "local_"
+"""Begins the name of a metric of samples from what learned a task, before it was consolidated."""
+
 MAIN = (
     *("fid", "precision", "recall", "prd_precision", "prd_recall"),
     *("nll", "bits_per_dim", "active_units", "mutual_information", "accuracy"),
@@ -94,10 +97,10 @@ class Board:
         return found[0] if found else math.nan
 
     def summary(self) -> dict[str, Summary]:
-        """By "<metric>/<extractor>", or the metric alone; floors left out."""
+        """By "<metric>/<extractor>", or the metric alone; floors and local scores left out."""
         found = {}
         for metric, extractor in self.kinds():
-            if not metric.startswith(FLOOR):
+            if not metric.startswith((FLOOR, LOCAL)):
                 matrix, change = self.matrix(metric, extractor), (math.nan, math.nan)
                 if way := self.better.get(metric):
                     change = forgetting(matrix, way == "lower"), backward_transfer(matrix, way == "lower")
@@ -128,7 +131,8 @@ class Board:
                 lines.append(row | ({} if math.isnan(floor) else {"floor": short(floor)}))
             else:
                 floor = self.matrix(FLOOR + metric, extractor)
-                text = as_text(matrix_lines(matrix, floor), head=f"{title}, {better} is better")
+                local = self.matrix(LOCAL + metric, extractor).diagonal()
+                text = as_text(matrix_lines(matrix, floor, local), head=f"{title}, {better} is better")
                 blocks.append(f"{text}\n{in_words(matrix, better == 'lower')}")
         return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
 
@@ -139,9 +143,11 @@ class Board:
                     yield after, row
 
 
-def matrix_lines(matrix: Tensor, floor: Tensor) -> list[dict[str, str]]:
-    """A line for every row [T, T] that holds a number, and one for the last such row of the floor."""
+def matrix_lines(matrix: Tensor, floor: Tensor, local: Tensor) -> list[dict[str, str]]:
+    """A line for every row [T, T] that holds a number, one for local scores [T] if there are any, and one for
+    the last such row of the floor."""
     named = [(f"after {i}", row) for i, row in enumerate(matrix) if not row.isnan().all()]
+    named += [("local", local)] if not local.isnan().all() else []
     named += [("floor", row) for row in floor if not row.isnan().all()][-1:]
     return [
         {"": name} | {f"task {j}": short(value) for j, value in enumerate(row.tolist())}
