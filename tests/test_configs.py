@@ -120,7 +120,7 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
         ("paper=replay/joint_mnist_ci5", {"model.encoder.features.unit_range": True}),
         ("paper=replay/separate_mnist_ci5", {"model.learner.encoder.features.unit_range": True}),
         ("model=multiband", {"model.encoder.features.unit_range": False}),
-        ("paper=knop/cwae_mnist", {"model.decoder.gain": 0.5}),
+        ("paper=knop/cwae_mnist", {"model.decoder.gain": 0.5, "model.encoder.unit_range": True}),
         ("model=gan net=dcgan", {"model.generator.initial_std": 0.02, "model.critic.initial_std": 0.02}),
         (
             "model=multiband_gan_classes net=multiband_gan_conv",

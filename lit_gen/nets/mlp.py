@@ -11,7 +11,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, NonNegative, Positive
-from lit_gen.nets.layers import mlp, with_condition
+from lit_gen.nets.layers import in_unit_range, mlp, with_condition
 
 
 class DenseEncoder(nn.Module):
@@ -21,6 +21,7 @@ class DenseEncoder(nn.Module):
         hidden: widths of the layers between the pixels and the output.
         condition_size: K; 0 takes no condition.
         slope: of LeakyReLU below 0; with 0 it is ReLU.
+        unit_range: the first layer is given pixels from 0 to 1 instead of -1 to 1.
     """
 
     def __init__(
@@ -31,13 +32,15 @@ class DenseEncoder(nn.Module):
         hidden: Sequence[int] = (512, 256),
         condition_size: NonNegative = 0,
         slope: Fraction = 0.01,
+        unit_range: bool = False,
     ) -> None:
         super().__init__()
-        self.condition_size = condition_size
+        self.condition_size, self.unit_range = condition_size, unit_range
         self.net = mlp([channels * size * size + condition_size, *hidden, out_size], slope)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.net(with_condition(image.flatten(1), condition, self.condition_size))
+        pixels = (in_unit_range(image) if self.unit_range else image).flatten(1)
+        return self.net(with_condition(pixels, condition, self.condition_size))
 
 
 class DenseDecoder(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Positive
-from lit_gen.nets.layers import PLANS, Layer, Plan, mlp, normed
+from lit_gen.nets.layers import PLANS, Layer, Plan, in_unit_range, mlp, normed
 
 
 class DenseFeatures(nn.Module):
@@ -37,7 +37,7 @@ class DenseFeatures(nn.Module):
         self.net = nn.Sequential(nn.Flatten(), *mlp([channels * size * size, *hidden]), nn.LeakyReLU(0.01))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(_in_unit_range(image) if self.unit_range else image)
+        return self.net(in_unit_range(image) if self.unit_range else image)
 
 
 class DenseImages(nn.Module):
@@ -99,7 +99,7 @@ class ConvFeatures(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(_in_unit_range(image) if self.unit_range else image)
+        return self.net(in_unit_range(image) if self.unit_range else image)
 
 
 class ConvImages(nn.Module):
@@ -143,10 +143,6 @@ def _layout(size: int) -> _Layout:
             f"{', '.join(map(str, _LAYOUTS))} pixels. Set data.spec.size to one of these, or take dense ones"
         )
     return _LAYOUTS[size]
-
-
-def _in_unit_range(image: Tensor) -> Tensor:
-    return (image + 1) / 2
 
 
 def _to_image(logits: Tensor) -> Tensor:
