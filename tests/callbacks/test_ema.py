@@ -175,6 +175,20 @@ def test_an_average_counts_the_steps_of_its_own_optimizer():
             assert float(model.critic.weight) == averaged(range(1, batches + 1), decay=0.99)
 
 
+def test_every_second_step_and_a_start_are_counted_in_steps_too():
+    class Game(TwoParts):
+        def phases(self, task):
+            critic = Turn("critic", self.step, (self.critic,))
+            return (Phase("game", (critic, Turn("generator", self.step, (self.generator,), every=2)), 2),)
+
+    model, options = Game(), {"update_every_n_steps": 2, "update_starting_at_step": 1}
+    fitted(model, averaging := AveragedWeights(decay=0.5, **options))
+    counts = averaging._steps
+    steps = counts["generator.weight"]
+    assert steps == -(-counts["critic.weight"] // 2) and int(model.steps) == sum(counts.values())
+    assert float(model.generator.weight) == averaged(range(3, steps + 1, 2))
+
+
 def test_every_minibatch_of_a_pool_is_a_step():
     model = TwoParts()
     model.table = (model.train_on(model, chunk=5),)
