@@ -131,10 +131,17 @@ class Board:
                 lines.append(row | ({} if math.isnan(floor) else {"floor": short(floor)}))
             else:
                 floor = self.matrix(FLOOR + metric, extractor)
-                local = self.matrix(LOCAL + metric, extractor).diagonal()
-                text = as_text(matrix_lines(matrix, floor, local), head=f"{title}, {better} is better")
+                shown = [*matrix_lines(matrix, floor), *self._local_line(metric, extractor)]
+                text = as_text(shown, head=f"{title}, {better} is better")
                 blocks.append(f"{text}\n{in_words(matrix, better == 'lower')}")
         return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
+
+    def _local_line(self, metric: str, extractor: str) -> list[dict[str, str]]:
+        """Every task's score before it was consolidated; nothing where there is none."""
+        scores = self.matrix(LOCAL + metric, extractor).diagonal()
+        if scores.isnan().all():
+            return []
+        return [{"": "local"} | {f"task {j}": short(value) for j, value in enumerate(scores.tolist())}]
 
     def _of(self, metric: str, extractor: str) -> Iterator[tuple[int, Row]]:
         for after, rows in self.rows.items():
@@ -143,11 +150,9 @@ class Board:
                     yield after, row
 
 
-def matrix_lines(matrix: Tensor, floor: Tensor, local: Tensor) -> list[dict[str, str]]:
-    """A line for every row [T, T] that holds a number, one for local scores [T] if there are any, and one for
-    the last such row of the floor."""
+def matrix_lines(matrix: Tensor, floor: Tensor) -> list[dict[str, str]]:
+    """A line for every row [T, T] that holds a number, and one for the last such row of the floor."""
     named = [(f"after {i}", row) for i, row in enumerate(matrix) if not row.isnan().all()]
-    named += [("local", local)] if not local.isnan().all() else []
     named += [("floor", row) for row in floor if not row.isnan().all()][-1:]
     return [
         {"": name} | {f"task {j}": short(value) for j, value in enumerate(row.tolist())}
