@@ -47,6 +47,7 @@ class SinkhornAE(LatentGenerator):
         condition_scale: length of the condition's vector beside a code.
     """
 
+    compares_images = True
     nets_are_told = False
 
     def __init__(
