@@ -16,7 +16,7 @@ from lit_gen.core.files import write_text
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.core.types import InputError, Split, StreamData
-from lit_gen.evaluation.board import FLOOR, Board, Row
+from lit_gen.evaluation.board import FLOOR, LOCAL, Board, Row
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import Judge, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
@@ -172,7 +172,8 @@ class Scoring(Callback):
 
 
 def _logged_name(row: Row) -> str:
-    """ "val/fid/inception/task0", "test/floor/fid/inception", "test/nll"."""
-    is_floor, task = row.metric.startswith(FLOOR), None if row.on_task is None else f"task{row.on_task}"
-    parts = (row.split, "floor" if is_floor else "", row.metric.removeprefix(FLOOR), row.extractor, task)
+    """ "val/fid/inception/task0", "test/floor/fid/inception", "test/local/fid/lenet/task1", "test/nll"."""
+    task = None if row.on_task is None else f"task{row.on_task}"
+    kind = next((kind for kind in (FLOOR, LOCAL) if row.metric.startswith(kind)), "")
+    parts = (row.split, kind.rstrip("_"), row.metric.removeprefix(kind), row.extractor, task)
     return "/".join(part for part in parts if part)

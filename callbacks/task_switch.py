@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import is_ended_early
 from lit_gen.core.progress import Course
-from lit_gen.core.random import Use, forked_rng, seed_generators
+from lit_gen.core.random import Use, forked_rng, mixed_seed, seed_generators
 from lit_gen.core.types import Batch, Phase, Task
 
 LOOK_BATCH = 250
@@ -102,7 +102,10 @@ class TaskSwitch(Callback):
 
     def _look(self, trainer: Trainer, module: LitModel, task: Task, phase: Phase) -> None:
         images = trainer.datamodule.dataset("train", [task.index])
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
+        rng = torch.Generator().manual_seed(
+            mixed_seed(self.seed, Use.LOOK, self.stage, trainer.current_epoch)
+        )
+        order = torch.randperm(len(images), generator=rng)
 
         def look(count: int) -> Sequence[Batch]:
             parts = order[:count].split(LOOK_BATCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +33,7 @@ class LitModel(LightningModule):
         course: how far it is.
         turns_stepped: names of the turns whose optimizers stepped in the latest batch, in order, once for
             every step.
+        step_listeners: called with the model and the turn's name after every step of an optimizer.
         latest_terms: of the latest batch, on the device.
         clipping: (value, algorithm) for phases whose turns run by hand, where Lightning refuses to clip.
     """
@@ -50,6 +52,7 @@ class LitModel(LightningModule):
         self.phase: Phase | None = None
         self.course = Course()
         self.turns_stepped: tuple[str, ...] = ()
+        self.step_listeners: list[Callable[[LitModel, str], None]] = []
         self.latest_terms: Terms = {}
         self._turn: Turn | None = None
         self._progress = 0.0
@@ -94,7 +97,7 @@ class LitModel(LightningModule):
         self.automatic_optimization = not phase.is_manual
         self.zero_grad(set_to_none=True)
         self.requires_grad_(False).eval()
-        for module in phase.trains:
+        for module in (*phase.trains, *phase.keeps_statistics):
             module.train()
         for parameter in trainable(self) if phase.with_grad else trainable(*phase.trains):
             parameter.requires_grad_(True)
@@ -211,6 +214,8 @@ class LitModel(LightningModule):
         if self._turn.after_step is not None:
             with torch.no_grad():
                 self._turn.after_step()
+        for listener in self.step_listeners:
+            listener(self, self._turn.name)
 
     def _optimizer_of(self, turn: Turn) -> Optimizer:
         parameters, make = trainable(*turn.trains), turn.optimizer or self.make_optimizer

@@ -38,6 +38,7 @@ class Use(IntEnum):
     GENERATED = 404
     CLASSIFIER = 405
     REPLAY_POOL = 501
+    LOOK = 502  # images of the task that a phase looks at once per epoch
     SAMPLE_GRID = 0x6121D
 
 

@@ -165,13 +165,40 @@ def test_an_average_counts_the_steps_of_its_own_optimizer():
             critic = Turn("critic", self.step, (self.critic,))
             return (Phase("game", (critic, Turn("generator", self.step, (self.generator,), every=5)), 2),)
 
-    model = Game()
-    fitted(model, averaging := AveragedWeights(("generator",), decay=0.5))
-    batches = int(model.critic.weight)
-    steps = len(range(0, batches, 5))
-    assert batches > steps > 2
-    assert averaging._steps == steps
-    assert float(model.generator.weight) == averaged(range(1, steps + 1))
+    for modules in (("generator",), ()):  # the whole model has the critic's steps in it too
+        model, averaging = Game(), AveragedWeights(modules, decay=0.99)
+        fitted(model, averaging)
+        batches = int(model.steps) - len(range(0, int(model.steps), 6))
+        steps = len(range(0, batches, 5))
+        assert batches > steps > 2
+        assert averaging._steps["generator.weight"] == steps
+        assert float(model.generator.weight) == averaged(range(1, steps + 1), decay=0.99)
+        if not modules:
+            assert averaging._steps["critic.weight"] == batches
+            assert float(model.critic.weight) == averaged(range(1, batches + 1), decay=0.99)
+
+
+def test_every_second_step_and_a_start_are_counted_in_steps_too():
+    class Game(TwoParts):
+        def phases(self, task):
+            critic = Turn("critic", self.step, (self.critic,))
+            return (Phase("game", (critic, Turn("generator", self.step, (self.generator,), every=2)), 2),)
+
+    model, options = Game(), {"update_every_n_steps": 2, "update_starting_at_step": 1}
+    fitted(model, averaging := AveragedWeights(decay=0.5, **options))
+    counts = averaging._steps
+    steps = counts["generator.weight"]
+    assert steps == -(-counts["critic.weight"] // 2) and int(model.steps) == sum(counts.values())
+    assert float(model.generator.weight) == averaged(range(3, steps + 1, 2))
+
+
+def test_every_minibatch_of_a_pool_is_a_step():
+    model = TwoParts()
+    model.table = (model.train_on(model, chunk=5),)
+    fitted(model, averaging := AveragedWeights(("generator",), decay=0.9))
+    steps = int(model.steps)
+    assert steps > 6 and averaging._steps["generator.weight"] == steps
+    assert float(model.generator.weight) == averaged(range(1, steps + 1), decay=0.9)
 
 
 def test_a_checkpoint_has_the_averages_and_the_weights_beside_them(tmp_path):
