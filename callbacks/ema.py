@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.shared_buffers import share_buffers
 from lit_gen.core.module import LitModel
-from lit_gen.core.types import Fraction, InputError, Positive
+from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
 
 
 class AveragedWeights(Callback):
@@ -34,8 +35,9 @@ class AveragedWeights(Callback):
             checkpoints.
         warmup: after t updates the decay is at most (1 + t) / (10 + t), or with a number g instead of true at
             most (1 - 1 / (t + 1))^(g + 1) (Karras et al. 2024, arXiv:2312.02696, section 3.1).
-        update_every_n_steps: counted in batches in which an optimizer of the averaged modules stepped.
-        update_starting_at_step: counted likewise from the start of the run; until then nothing is averaged.
+        update_every_n_steps: of the optimizer that trains a part. Each part has a count of its own: five
+            steps of a critic are one of its generator, and every minibatch of a pool is one.
+        update_starting_at_step: counted likewise from the start of the run; until then a part has no average.
         use: the one of several decays that is in the model; also for a checkpoint that keeps it.
     """
 
@@ -43,14 +45,16 @@ class AveragedWeights(Callback):
         self,
         modules: Sequence[str] = (),
         decay: Fraction | Sequence[Fraction] = 0.999,
-        warmup: bool | float = False,
+        warmup: bool | Annotated[float, Ge(0)] = False,
         update_every_n_steps: Positive = 1,
-        update_starting_at_step: int | None = None,
+        update_starting_at_step: NonNegative | None = None,
         use: Fraction | None = None,
     ) -> None:
         decays = tuple(decay) if isinstance(decay, Sequence) else (decay,)
         if not decays or not all(0 <= each <= 1 for each in decays):
             raise ValueError(f"decay={decay}: must be from 0 to 1")
+        if len(set(decays)) < len(decays):
+            raise ValueError(f"decay={decay}: one of them is there twice")
         if warmup < 0:
             raise ValueError(f"warmup={warmup}: must be true, false or at least 0")
         if use is not None and use not in decays:
@@ -62,9 +66,10 @@ class AveragedWeights(Callback):
         self._ages: dict[str, int] = {}  # updates of every average that goes on
         self._beside: dict[str, Tensor] = {}  # what training goes on from; in training, the average
         self._others: dict[float, dict[str, Tensor]] = {d: {} for d in decays if d != self.decay}
-        self._task, self._steps = -1, 0
+        self._task = -1
+        self._steps: dict[str, int] = {}  # of every tensor's optimizer
         self._names: list[str] = []  # what the phase trains
-        self._turns: set[str] = set()  # those that train it
+        self._of_turn: dict[str, list[str]] = {}  # those of them that a turn trains
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         parts = dict(pl_module.named_modules())
@@ -78,9 +83,16 @@ class AveragedWeights(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         tensors = _tensors(pl_module)
         self._names = self._trained(pl_module)
-        mine = {id(tensors[name]) for name in self._names}
         turns = pl_module.phase.turns if pl_module.phase is not None else ()
-        self._turns = {t.name for t in turns if any(id(p) in mine for m in t.trains for p in m.parameters())}
+        inside = {t.name: {id(x) for m in t.trains for x in _tensors(m).values()} for t in turns}
+        # Running statistics of modules that no turn trains go with every turn.
+        left = {id(tensors[name]) for name in self._names}.difference(*inside.values())
+        self._of_turn = {
+            turn: [name for name in self._names if id(tensors[name]) in ids | left]
+            for turn, ids in inside.items()
+        }
+        if self._after_step not in pl_module.step_listeners:
+            pl_module.step_listeners.append(self._after_step)
         task = trainer.datamodule.current_task
         self._keep(self._names if task == self._task else ())
         self._task = task
@@ -88,15 +100,16 @@ class AveragedWeights(Callback):
             group.update({name: value.to(tensors[name].device) for name, value in group.items()})
         self._put(pl_module, averages=False)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LitModel, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._turns.intersection(pl_module.turns_stepped):
-            if self._steps >= self.start and self._steps % self.every == 0:
-                self._update(_tensors(pl_module))
-            self._steps += 1
+    def _after_step(self, module: LitModel, turn: str) -> None:
+        names = self._of_turn.get(turn, [])
+        counts = [self._steps.get(name, 0) for name in names]
+        due = [n for n, c in zip(names, counts, strict=True) if c >= self.start and c % self.every == 0]
+        if due:
+            self._update(_tensors(module), due)
+        self._steps |= {name: count + 1 for name, count in zip(names, counts, strict=True)}
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        pl_module.step_listeners.remove(self._after_step)
         self._put(pl_module, averages=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,16 +160,16 @@ class AveragedWeights(Callback):
                 del group[name]
 
     @torch.no_grad()
-    def _update(self, tensors: dict[str, Tensor]) -> None:
+    def _update(self, tensors: dict[str, Tensor], names: list[str]) -> None:
         for decay, averages in ((self.decay, self._beside), *self._others.items()):
-            for age in sorted(set(self._ages.values())):
-                names = [name for name in self._names if self._ages.get(name) == age]
+            for age in sorted({self._ages[name] for name in names if name in self._ages}):
+                some = [name for name in names if self._ages.get(name) == age]
                 update = get_ema_multi_avg_fn(self._decay_at(age, decay))
-                update([averages[name] for name in names], [tensors[name] for name in names], age)
-            for name in self._names:
+                update([averages[name] for name in some], [tensors[name] for name in some], age)
+            for name in names:
                 if name not in self._ages:
                     averages[name] = tensors[name].detach().clone()
-        self._ages = {name: self._ages.get(name, 0) + 1 for name in self._names}
+        self._ages |= {name: self._ages.get(name, 0) + 1 for name in names}
 
     def _decay_at(self, age: int, decay: float) -> float:
         """Of the update after `age` others, from 1 on."""

@@ -40,7 +40,9 @@ class Grid(Callback):
         every_n_epochs: epochs of the run between two grids in training; 0 draws after tasks only.
     """
 
-    def __init__(self, num_images: Positive = 64, every_n_epochs: NonNegative = 10, seed: int = 0) -> None:
+    def __init__(
+        self, num_images: Positive = 64, every_n_epochs: NonNegative = 10, seed: NonNegative = 0
+    ) -> None:
         self.num_images, self.every_n_epochs, self.seed = num_images, every_n_epochs, seed
         self._drawn_epoch: int | None = None
 

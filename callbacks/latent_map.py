@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.core.random import Use, forked_rng
+from lit_gen.core.types import NonNegative
 from lit_gen.evaluation.plots import scatter, write_picture
 from lit_gen.tracking.pictures import log_picture
 
@@ -28,7 +29,7 @@ class LatentMap(Callback):
         num_points: of each task.
     """
 
-    def __init__(self, num_points: Annotated[int, Ge(2)] = 500, seed: int = 0) -> None:
+    def __init__(self, num_points: Annotated[int, Ge(2)] = 500, seed: NonNegative = 0) -> None:
         self.num_points, self.seed = num_points, seed
 
     @rank_zero_only

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import rich
+from annotated_types import Ge
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
@@ -30,7 +31,10 @@ class StageProgress(ProgressBar):
     """
 
     def __init__(
-        self, refresh_seconds: float = 0.25, log_seconds: float = 30.0, console: Console | None = None
+        self,
+        refresh_seconds: Annotated[float, Ge(0)] = 0.25,
+        log_seconds: Annotated[float, Ge(0)] = 30.0,
+        console: Console | None = None,
     ) -> None:
         super().__init__()
         self.refresh_seconds, self.log_seconds = refresh_seconds, log_seconds

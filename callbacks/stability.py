@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
@@ -31,7 +32,7 @@ class Stability(Callback):
         limit: a loss of this absolute value or more has diverged.
     """
 
-    def __init__(self, limit: float = 1e8) -> None:
+    def __init__(self, limit: Annotated[float, Gt(0)] = 1e8) -> None:
         if not limit > 0:
             raise ValueError(f"limit={limit}: must be more than 0")
         self.limit = limit

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, rotate
 
@@ -91,7 +92,7 @@ class RotatedData(TransformedData):
     Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840. Bilinear, black outside.
     """
 
-    max_angle: float = 90.0
+    max_angle: Annotated[float, Ge(-360), Le(360)] = 90.0
 
     def view(self, domain: int) -> View:
         return partial(rotate, angle=self.angle(domain), interpolation=InterpolationMode.BILINEAR)

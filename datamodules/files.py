@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from datamodules.base import ImageDataModule
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
             f"{path}: the header promises {' x '.join(map(str, shape))} bytes and "
             f"{max(0, len(data) - start)} follow; the file is truncated or damaged. Get it again."
         )
+    if not math.prod(shape):
+        raise InputError(f"{path}: the file holds nothing ({' x '.join(map(str, shape))}).")
     return torch.frombuffer(bytearray(memoryview(data)[start:]), dtype=torch.uint8).view(shape)
 
 
@@ -107,6 +110,8 @@ def padded(image: Tensor, size: int) -> Tensor:
     missing = size - image.shape[-1]
     if missing <= 0:
         return image
+    num_bytes = image.shape[0] * image.shape[1] * size**2
+    refuse_beyond_memory(num_bytes, f"data.spec.size={size}: {len(image)} images of this size")
     return pad(image, (missing // 2, missing - missing // 2) * 2)
 
 

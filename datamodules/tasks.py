@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from lit_gen.core.types import InputError, Positive
+from lit_gen.core.types import InputError, NonNegative, Positive
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class ClassSplit:
     """
 
     num_tasks: Positive
-    order: list[int] | None = None
+    order: list[NonNegative] | None = None
     classes_per_task: Positive | list[Positive] | None = None
     drop_rest: bool = False
     reverse: bool = False
@@ -65,7 +65,7 @@ class ClassSplit:
         order = list(range(num_groups)) if self.order is None else list(self.order)
         if any(not 0 <= group < num_groups for group in order):
             raise InputError(f"stream.split.order={order}: the data has the classes 0 to {num_groups - 1}.")
-        sizes = self._sizes(len(order))
+        sizes = self._sizes(len(order)) if self.num_tasks <= num_groups else [0]
         if min(sizes) < 1 or sum(sizes) > len(order):
             raise InputError(
                 f"stream.num_tasks={self.num_tasks} needs {max(sum(sizes), self.num_tasks)} classes and "

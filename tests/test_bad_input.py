@@ -15,6 +15,7 @@ from PIL import Image
 from test_runs import TINY
 
 from lit_gen.__main__ import main
+from lit_gen.core import memory
 
 
 def refused(capsys, *words) -> str:
@@ -37,6 +38,13 @@ def refused(capsys, *words) -> str:
         ("judges.quality.num_samples=0", ["judges.quality.num_samples"]),
         ("data.without_classes=[9]", ["data.without_classes=[9]", "from 0 to 3"]),
         ("extractor=inception", ["weights", "put it at"]),
+        ("checkpoint.min_seconds=-1", ["checkpoint.min_seconds", "float >= 0"]),
+        ("published=3", ["published", "a dictionary"]),
+        ("model.learner.encoder.hidden=[0]", ["model.learner.encoder.hidden", "a list of int > 0"]),
+        ("trainer.limit_train_batches=0.001", ["trainer.limit_train_batches=0.001", "3 batches of task 0-1"]),
+        ("trainer.overfit_batches=0.001", ["trainer.overfit_batches=0.001", "such as 1"]),
+        ("trainer.val_check_interval=1000", ["trainer.val_check_interval=1000", "has 3 batches"]),
+        ("+callbacks.ema={_target_: callbacks.ema.AveragedWeights, decay: [0.5, 0.5]}", ["ema.decay"]),
     ],
 )
 def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said, monkeypatch):
@@ -47,12 +55,34 @@ def test_a_wrong_word_of_the_command_line_is_named(tmp_path, capsys, word, said,
     assert not (tmp_path / "run").exists(), "a run that could not begin leaves nothing"
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.spec.size=800", "data.num_images=96, data.spec.size=800: making the images takes 1.0 GB"),
+        (
+            "model.learner.encoder.hidden=[999999]",
+            "largest number there is model.learner.encoder.hidden.0",
+        ),
+        (
+            "data.batch_size=1000000",
+            "data.batch_size: 1000000, with ",
+        ),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused(tmp_path, capsys, word, said, monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 10**8)
+    message = refused(capsys, "train", *TINY, f"output_dir={tmp_path}/run", word)
+    assert said in message and "this machine has 0.1 GB of memory" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path, capsys):
     words = ["data.flip=1", "trainer.devices=many", "seed=-1", "cpu_threads=0", "model.learner.beta=abc"]
     message = refused(capsys, "train", *TINY, f"output_dir={tmp_path}/run", *words)
     assert all(word.partition("=")[0] in message for word in words)
     words = ["sed=1", "modle.x=2"]
     assert refused(capsys, "train", *TINY, *words).count("Did you mean") == 2
+    assert "whole numbers end at" in refused(capsys, "sample", "ckpt=a", "out=b", f"n={10**18}")
     assert len(refused(capsys, "sample", "n=0", "task=x", "colour=red").splitlines()) == 5
     assert not (tmp_path / "run").exists()
 
@@ -131,6 +161,14 @@ def write_idx(folder: Path, count: int = 20) -> None:
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(labels)
 
 
+def test_files_without_images_are_refused(tmp_path, capsys):
+    write_idx(tmp_path / "MNIST" / "raw", count=0)
+    words = ["data=mnist", f"data.root={tmp_path}", "data.download=false", "logger=csv", "trainer=cpu"]
+    message = refused(capsys, "train", *words, f"output_dir={tmp_path}/run")
+    assert "train-images" in message and "holds nothing (0 x 28 x 28)" in message
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -190,12 +228,16 @@ def test_images_to_compare_that_are_missing_or_wrong_are_named(tmp_path, capsys)
     np.savez(good, np.zeros((4, 8, 8, 1), dtype=np.uint8))
     words = ["evaluate", f"real={good}", "extractor=lenet_digits"]
     assert "nothing" in refused(capsys, *words, f"fake={tmp_path}/nothing")
-    np.savez(tmp_path / "float.npz", np.zeros((4, 8, 8, 1)))
-    assert "float64" in refused(capsys, *words, f"fake={tmp_path}/float.npz")
+    np.savez(tmp_path / "float.npz", np.where(np.arange(256) < 64, np.nan, 0.5).reshape(4, 8, 8, 1))
+    message = refused(capsys, *words, f"fake={tmp_path}/float.npz")
+    assert "float64 [4, 8, 8, 1], 25.0% of it no finite numbers; expected levels from 0 to 255" in message
+    assert "background=blak: no colour" in refused(capsys, *words, f"fake={good}", "background=blak")
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(capsys, *words, f"fake={tmp_path}/empty")
     (tmp_path / "empty" / "x.png").write_bytes(b"no picture")
     assert "x.png" in refused(capsys, *words, f"fake={tmp_path}/empty")
+    message = refused(capsys, *words, f"fake={good}", "judges.quality.metrics.2.num_clusters=1")
+    assert "judges.quality.metrics.2.num_clusters: expected int >= 2, got 1" in message
     assert "real= and fake=" in refused(capsys, "evaluate")
     assert "Did you mean extractor?" in refused(capsys, *words, f"fake={good}", "extracter=inception")
 

@@ -82,8 +82,10 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
                 "stream.num_tasks": 5,
                 "seed": 13,
                 "model.band_bits": "published",
+                "model.encoder.features.unit_range": True,
                 "trainer.gradient_clip_val": 4.0,
                 "published.fid": 24,
+                "published.extractor": "e2e148bfa65b",
             },
         ),
         (
@@ -92,6 +94,7 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
                 "choices.net": "multiband_conv",
                 "model.encoder.latent_size": 32,
                 "model.encoder.features.width": 50,
+                "model.encoder.features.unit_range": True,
                 "model.band.translator.out_size": 1600,
                 "data.classes": "first_ten",
                 "stream.split.alpha": 100.0,
@@ -113,6 +116,16 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
         (
             "paper=replay/fashion_ci5",
             {"model.learner.encoder.latent_size": 12, "model.learner.optimizer.lr": 5e-4, "seed": 13},
+        ),
+        ("paper=replay/celeba_ci5", {"model.learner.encoder.features.unit_range": True}),
+        ("paper=replay/joint_mnist_ci5", {"model.encoder.features.unit_range": True}),
+        ("paper=replay/separate_mnist_ci5", {"model.learner.encoder.features.unit_range": True}),
+        ("model=multiband", {"model.encoder.features.unit_range": False}),
+        ("paper=knop/cwae_mnist", {"model.decoder.gain": 0.5, "model.encoder.unit_range": True}),
+        ("model=gan net=dcgan", {"model.generator.initial_std": 0.02, "model.critic.initial_std": 0.02}),
+        (
+            "model=multiband_gan_classes net=multiband_gan_conv",
+            {"model.critic.map_hidden": 400, "model.generator.decoder.activate_start": False},
         ),
         (
             "paper=multiband_gan/omniglot_ci20",

@@ -21,16 +21,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types as at
-from lightning import Trainer
-from pydantic import AfterValidator, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
 from lit_gen.cli import did_you_mean
-from lit_gen.core.types import InputError, NonNegative, Positive
+from lit_gen.cli.ranges import AtLeast0, narrower, too_large
+from lit_gen.core.types import InputError, Positive
 
+MOST = 2**32 - 1
+"""The largest whole number that is taken: what generators of torch and numpy count to."""
 _SPECIAL = {"_target_": str, "_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}
 _MOST_PROBLEMS = 8
+_NO_NAN = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _TOP = {
     # torch's and numpy's generators both take 32 bits.
     "seed": Annotated[int, at.Ge(0), at.Lt(2**32)],
@@ -39,20 +42,11 @@ _TOP = {
     "resume": str | None,
     "cpu_threads": Literal["auto"] | Positive,
     "max_phase_epochs": Positive | None,
+    "published": dict[str, float | str | None] | None,
     "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
-# Lightning takes any text and any number here and says what is wrong with it only later.
-_NARROWER: dict[tuple[Any, str], Any] = {
-    (Trainer, "devices"): Annotated[
-        Positive
-        | Literal[-1]
-        | list[NonNegative]
-        | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d+(,\d+)*,?)$")],
-        'a number of devices (-1: all there are), a list of their indices such as [0,2], or "auto"',
-    ],
-    (Trainer, "num_nodes"): Positive,
-    (Trainer, "accumulate_grad_batches"): Positive,
-}
+# Below the top, where there is no signature.
+_BELOW = {"checkpoint.min_seconds": AtLeast0}
 
 
 class _Problem(NamedTuple):
@@ -73,7 +67,15 @@ def check(config: dict[str, Any], source: dict[str, Any] | None = None) -> None:
         for key, hint in _TOP.items()
         if key in config and not fits(hint, config[key])
     ]
+    problems += [
+        _Problem(key, mismatch(hint, config[top][name]))
+        for key, hint in _BELOW.items()
+        for top, name in [key.split(".")]
+        if name in (config.get(top) or {}) and not fits(hint, config[top][name])
+    ]
     problems += _walk("", config, config if source is None else source)
+    if not problems:
+        problems += [_Problem(*found) for found in too_large(config)]
     # What was taken over is wrong, more often than not, because of what stands elsewhere.
     found: dict[str, str] = {}
     for key, text, _ in [problem for problem in problems if problem.is_own] or problems:
@@ -120,7 +122,7 @@ def _check_node(key: str, node: dict[str, Any], source: Any) -> Iterator[_Proble
                 yield _Problem(full, _unknown(key, name, target, parameters, node))
             continue
         hint = _SPECIAL[name] if name in _SPECIAL else parameters[name].hint
-        hint = _NARROWER.get((target, name), hint)
+        hint = narrower(target, name, hint)
         if fits(hint, value):
             continue
         if origin is None:
@@ -239,6 +241,9 @@ def fits(hint: Any, value: Any) -> bool:
         # As JSON, which is what a config says: a list is a tuple, a text a path.
         if adapter is not None:
             adapter.validate_json(json.dumps(value), strict=True)
+            if _largest(value) > MOST:
+                # Only as a number that need not be whole.
+                adapter.validate_json(json.dumps(_as_floats(value)), strict=True)
     except ValidationError:
         return False
     except TypeError:  # a node, whose range cannot be looked at
@@ -249,7 +254,7 @@ def fits(hint: Any, value: Any) -> bool:
 @functools.cache
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     try:
-        return TypeAdapter(_or_node(hint), config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(_or_node(hint), config=_NO_NAN)
     except (PydanticUserError, SchemaError, NameError, TypeError):
         return None  # pydantic has no opinion on this hint
 
@@ -289,7 +294,21 @@ def _is_plain(cls: Any) -> bool:
 
 def mismatch(hint: Any, value: Any) -> str:
     """What to say where it does not fit: "expected float, got 'abc'"."""
-    return f"expected {describe(hint)}, got {shown(value)}"
+    end = f"; whole numbers end at {MOST}" if _largest(value) > MOST else ""
+    return f"expected {describe(hint)}, got {shown(value)}{end}"
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a value; 0 without any, and in a node, which is checked by itself."""
+    if isinstance(value, int):
+        return value
+    return max(map(_largest, value), default=0) if isinstance(value, list) else 0
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_floats(each) for each in value]
+    return 1e300 if isinstance(value, int) and value > MOST else value
 
 
 def describe(hint: Any) -> str:

@@ -28,6 +28,7 @@ from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, Omega
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
 from lit_gen.cli.check import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
+from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
 from lit_gen.core.types import InputError
 
 # ${times:2,${..latent_size}}
@@ -254,7 +255,7 @@ def build(node: Any, name: str, **given: Any) -> Any:
     if not node:
         return None
     node = _with_plain_functions(node)
-    with plain_errors(name):
+    with plain_errors(name, node), WithinMemory():
         if given:
             # Through a partial: what instantiate is given becomes part of a config, and is copied on the way.
             return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
@@ -262,21 +263,28 @@ def build(node: Any, name: str, **given: Any) -> Any:
 
 
 @contextmanager
-def plain_errors(name: str) -> Iterator[None]:
+def plain_errors(name: str, node: Any = None) -> Iterator[None]:
     """Turns what constructors and Lightning raise about their arguments into InputError "name: ...".
 
     A message that begins with one of the arguments becomes "name.argument=...", one that begins with a whole
-    key stays as it is. Other exceptions leave as they were, without Hydra's wrapping.
+    key stays as it is. Where memory does not suffice, the largest number of the node is named. Other
+    exceptions leave as they were, without Hydra's wrapping.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException = error
+        largest = max(_numbers(node, name), default=None)
         if isinstance(error, InstantiationException):
             full_key = str(error).partition("full_key: ")[2].strip()
             name = f"{name}.{full_key}" if full_key else name
             cause = error.__cause__ or InputError(f"{name}: {_first_lines(error)}")  # or Hydra's own refusal
         text = str(cause)
+        if is_beyond_memory(cause):
+            cause = OutOfMemory(f"this takes more memory than there is ({_first_lines(cause)}).")
+        if isinstance(cause, OutOfMemory):
+            there = f" The largest number there is {largest[1]}={largest[0]}." if largest else ""
+            raise InputError(f"{name}: {cause}{there}") from error
         if isinstance(cause, KeyError) and text.startswith("'SLURM_"):
             raise InputError(
                 f"{name}: {text} is not set. trainer=slurm is for processes that srun has started, see "
@@ -290,6 +298,15 @@ def plain_errors(name: str) -> Iterator[None]:
         if cause is error:
             raise
         raise cause from cause.__cause__
+
+
+def _numbers(node: Any, key: str) -> Iterator[tuple[int, str]]:
+    """Every whole number of a node, with its key."""
+    if isinstance(node, int) and not isinstance(node, bool):
+        yield node, key
+    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, part in parts:
+        yield from _numbers(part, f"{key}.{name}")
 
 
 def _with_plain_functions(node: Any) -> Any:

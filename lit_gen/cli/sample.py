@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lit_gen.cli.open_run import rebuild
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import grid, to_uint8
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import forked_rng
 from lit_gen.core.types import InputError, NonNegative, Positive
@@ -62,6 +64,7 @@ def run(words: list[str]) -> int:
     module, count = rebuilt.module, own.get("n", 64)
     if not isinstance(module, LitGenerator):
         raise InputError(f"ckpt={own['ckpt']}: {type(module).__name__} draws no images")
+    refuse_beyond_memory(count * math.prod(module.spec.shape), f"n={count}: that many images")
     conditions = _conditions(module, rebuilt.current_task, own)
     place = write(draw(module, count, own.get("seed", 0), conditions), own["out"])
     print(f"{count} images: {place}")

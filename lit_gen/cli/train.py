@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import RunCheckpoints
@@ -30,7 +29,9 @@ from lit_gen.core.checkpoint import Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
+from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
 from lit_gen.tracking.connection import without_secrets
@@ -64,16 +65,6 @@ _MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "c
 # before anything looks at it; scores are there before the record keeps them; checkpoints hold all states.
 _FIRST = (TaskSwitch, SharedBuffers, AveragedWeights, Scoring)
 _LAST = (RunRecord, RunCheckpoints)
-
-
-class EpochTimer(Timer):
-    """Begins anew when a run is resumed: `max_time` is the time of one start, as a cluster counts it."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
 
 
 class Parts(NamedTuple):
@@ -151,6 +142,10 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         logger=[MetricsFile(folder.path), *([logger] if logger is not None else [])],
         default_root_dir=str(folder.path),
     )
+    if trainer.strategy.root_device.type == "cpu":
+        num_bytes = 4 * sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
+        with plain_errors("model", config["model"]):
+            refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
     scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
@@ -255,4 +250,4 @@ def _refuse_other_run(words: Sequence[str]) -> None:
 def _timer(limit: Any) -> list[Callback]:
     """In place of Lightning's own, which stops inside an epoch, from where no run is resumed."""
     with plain_errors(f"trainer.max_time={limit!r}"):
-        return [] if limit is None else [EpochTimer(limit, interval="epoch")]
+        return [] if limit is None else [RunTimer(limit)]

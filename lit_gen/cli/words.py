@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from lit_gen.cli import did_you_mean, rows
-from lit_gen.cli.check import all_keys, describe
+from lit_gen.cli.check import all_keys, describe, fits, mismatch
 from lit_gen.core.types import InputError
 
 _TEXTS = ("data.root", "name", "output_dir", "resume")
@@ -136,6 +136,10 @@ def own_words(
                 values[key] = _value(own[key], text)
             except ValidationError:
                 wrong.append(f"{word}: expected {describe(own[key])}")
+            else:
+                # nan, and what is too large to count.
+                if not fits(own[key], values[key]):
+                    wrong.append(f"{word}: {mismatch(own[key], values[key])}")
         elif key in own or (not sign and not key.startswith("~")):
             wrong.append(f"{word}: expected key=value.{did_you_mean(key, own)}")
         elif others is not None and top not in others:

@@ -42,7 +42,10 @@ LOOK_SIZE = 1000  # real images of the task that controlled forgetting compares 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Lengths of the phases. The published ones are 210, 7 + 63 and 5 + 135."""
+    """Lengths of the phases. The published ones are 210, 7 + 63 and 5 + 135.
+
+    In warm-ups batch norms are in training mode everywhere, as in the authors' code.
+    """
 
     first: Positive = 210  # of the first task, which has no other phase
     local_warmup: NonNegative = 7  # only the encoder learns, with a tenth of the rate
@@ -96,7 +99,8 @@ class MultibandVAE(MultibandLocal):
         replay_share: replayed images per image and past task.
         max_tasks: past tasks beyond which the number of replayed images does not grow.
         similarity: gamma of controlled forgetting: a replayed image whose translated code has a cosine
-            similarity above it to that of a real image gives way to that image. 1 turns it off.
+            similarity above it to that of one of 1,000 real images, others in every epoch, gives way to that
+            image; from the second epoch after the band's warm-up on. 1 turns it off.
         band_bits: "matched" draws the bits of real images with the probability sigmoid(2 a) that they have in
             the local VAE, "published" with the authors' sigmoid(a).
         band_reduction: of the band's loss over a minibatch; the authors' "sum" is B times the mean, which a
@@ -156,14 +160,14 @@ class MultibandVAE(MultibandLocal):
         table = (
             Phase.single("local_warmup", loss, (self.local.encoder,), epochs.local_warmup,
                          schedule=lambda part: 0.1 * full(part), span=(0.0, border),
-                         begin=self._start_from_band),
+                         begin=self._start_from_band, keeps_statistics=(self.local.band,)),
             Phase.single("local", loss, (self.local,), epochs.local,
                          schedule=Exponential(decay.local, epochs.local), span=(border, 1.0),
                          begin=self._start_from_band),  # which the warm-up, if there is one, left as it is
             Phase.single("bits", self.count_bits, (), begin=self._recount),
             Phase.single("band_warmup", self.band_loss, (self.band.translator,), epochs.band_warmup,
                          schedule=Exponential(decay.band, epochs.band_warmup), begin=self._freeze_band,
-                         **replay),
+                         keeps_statistics=(self.band.decoder,), **replay),
             Phase.single("band", self.band_loss, (self.band,), epochs.band,
                          schedule=Exponential(decay.band, epochs.band), each_epoch=look,
                          begin=self._freeze_band if epochs.band_warmup == 0 else do_nothing,
@@ -193,6 +197,11 @@ class MultibandVAE(MultibandLocal):
         )
 
     @torch.no_grad()
+    def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        task = task.to(self.device)
+        return self.local.band(self.prior.draw(task), task)
+
+    @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:
         """Draws of these tasks in the band's latent space, [B, D]."""
         task = task.to(self.device)
@@ -219,7 +228,12 @@ class MultibandVAE(MultibandLocal):
 
     @torch.no_grad()
     def look_around(self, task: Task, look: Look) -> None:
-        """Keeps real images of the task and their codes for one epoch of controlled forgetting."""
+        """Keeps real images of the task and their codes for one epoch of controlled forgetting.
+
+        Not for the first epoch of the phase: the authors forget in epochs beyond the number of the warm-up's.
+        """
+        if self.course.batches_done == 0:
+            return
         batches = look(LOOK_SIZE)
         self._looked_at = Pool(
             torch.cat([batch.image for batch in batches]),

@@ -45,7 +45,10 @@ _ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=2e-4, betas=(0.0, 0.9))
 
 @dataclass(frozen=True)
 class Epochs:
-    """Lengths of the phases; the defaults are the published ones."""
+    """Lengths of the phases; the defaults are the published ones.
+
+    In the warm-up all batch norms are in training mode, as in the authors' code.
+    """
 
     first: Positive = 320  # of the first task, which has no other phase
     local: Positive = 120
@@ -180,7 +183,7 @@ class MultibandGAN(LitGenerator):
                          begin=self.found.forget, end=self._report_inversion),
             Phase.single("align_warmup", self.align_loss, (self.generator.translator,), epochs.align_warmup,
                          schedule=Exponential(decay.align, epochs.align_warmup),
-                         begin=self._freeze_global, **shared),
+                         begin=self._freeze_global, keeps_statistics=(self.generator.decoder,), **shared),
             Phase.single("align", self.align_loss, (self.generator,), epochs.align,
                          schedule=Exponential(decay.align, epochs.align), end=self._close_task,
                          begin=self._freeze_global if epochs.align_warmup == 0 else do_nothing, **shared),
@@ -207,6 +210,10 @@ class MultibandGAN(LitGenerator):
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """From the global generator where it has absorbed the task, or the class, and else from the local."""
         return self._draw((label if task is None else task).to(self.device))
+
+    @torch.no_grad()
+    def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        return self.local.generated(n, (label if task is None else task).to(self.device))
 
     @torch.no_grad()
     def translated(self, task: Tensor) -> Tensor:
@@ -285,7 +292,8 @@ class MultibandGAN(LitGenerator):
                 raise InputError(
                     f"model.batch_size={self.batch_size} with model.replay_share={self.replay_share} and "
                     f"model.max_tasks={self.max_tasks} leaves no replayed image for each of {num_past} past "
-                    "tasks; raise data.batch_size, model.replay_share or model.max_tasks"
+                    f"tasks of num_tasks={num_tasks}; raise data.batch_size, model.replay_share or "
+                    "model.max_tasks"
                 )
 
     def _check_size(self, task: Task) -> None:

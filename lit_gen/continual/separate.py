@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
 
@@ -28,6 +29,8 @@ class SeparateModels(LitGenerator):
 
     def __init__(self, learner: LitGenerator, num_tasks: Positive, spec: ImageSpec | None = None) -> None:
         super().__init__(spec or learner.spec, learner.make_optimizer, learner.schedule)
+        num_bytes = sum(weight.nbytes for weight in learner.parameters())
+        refuse_beyond_memory(num_tasks * num_bytes, f"num_tasks={num_tasks}: a model for each of them")
         self.learners = nn.ModuleList([copy.deepcopy(learner) for _ in range(num_tasks)])
         self.conditions = learner.conditions | {"task"}
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from lit_gen.core.types import Fraction, Positive
 
 
 @dataclass(frozen=True)
 class Exponential:
     """rate ** (epochs done), as a per-epoch ExponentialLR does; `epochs` is the length of the phase."""
 
-    rate: float
-    epochs: int
+    rate: Annotated[float, Gt(0)]
+    epochs: Positive
 
     def __call__(self, progress: float) -> float:
         # The tolerance keeps 3 / 10 * 10 from being epoch 2.
@@ -22,8 +27,8 @@ class Exponential:
 class Cosine:
     """Falls from 1 to `floor` along half a cosine; before it a linear warm-up over the part `warmup`."""
 
-    floor: float = 0.0
-    warmup: float = 0.0
+    floor: Fraction = 0.0
+    warmup: Fraction = 0.0
 
     def __call__(self, progress: float) -> float:
         if progress < self.warmup:
@@ -36,8 +41,8 @@ class Cosine:
 class Steps:
     """Multiplies by `factor` at each of the milestones, which are parts of the phase in [0, 1]."""
 
-    milestones: tuple[float, ...]
-    factor: float = 0.1
+    milestones: tuple[Fraction, ...]
+    factor: Annotated[float, Ge(0)] = 0.1
 
     def __call__(self, progress: float) -> float:
         return self.factor ** sum(progress >= milestone for milestone in self.milestones)
@@ -47,7 +52,7 @@ class Steps:
 class LinearDecay:
     """Stays 1 up to the part `start` of the phase and falls from there to 0 in a line."""
 
-    start: float = 0.5
+    start: Fraction = 0.5
 
     def __call__(self, progress: float) -> float:
         return 1.0 if progress <= self.start else (1 - progress) / (1 - self.start)

@@ -55,8 +55,8 @@ def do_nothing(task: Task) -> None:
 
 
 Look = Callable[[int], Sequence[Batch]]
-"""Gives that many of a task's training images, ready for the model, in a few batches: at random, but the same
-on every process and in every epoch. A longer look begins with the shorter one."""
+"""Gives that many of a task's training images, ready for the model, in a few batches: others in every epoch,
+the same on every process. A longer look begins with the shorter one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Phase:
         each_epoch: (task, look) at the start of an epoch; leaves nothing that must be saved.
         begin: before the fit; changes parameters and buffers only, wherever the module is.
         end: after the fit, likewise.
+        keeps_statistics: modules in training mode whose weights stay: batch norm takes the statistics of
+            batches in them, and keeps running ones.
         with_grad: of a pass: losses may take gradients with respect to all weights but those of frozen
             copies, in evaluation mode. Each process has its own images; what they sum up is summed over
             processes by the family (`core.processes.summed`).
@@ -122,6 +124,7 @@ class Phase:
     steps: int | None = None
     images: int | None = None
     with_grad: bool = False
+    keeps_statistics: tuple[nn.Module, ...] = ()
 
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.epochs, self.steps, self.images)) > 1:
@@ -164,6 +167,14 @@ class StreamData(Protocol):
 
     def dataset(self, split: Split, tasks: Sequence[int]) -> Dataset[Batch]:
         """Images of these tasks, in the order of the stream; a list of indices gives one `Batch`."""
+
+
+@runtime_checkable
+class LearnsLocally(Protocol):
+    """Learns the current task apart before it consolidates it."""
+
+    def sample_local(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
+        """Like `sample`, from what learned the current task; with the same noise, without gradient."""
 
 
 @runtime_checkable

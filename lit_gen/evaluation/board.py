@@ -15,6 +15,9 @@ from lit_gen.metrics.task_matrix import Better, backward_transfer, final_mean, f
 FLOOR = "floor_"
 """Begins the name of a metric between real training images and real test images: what to compare with."""
 
+LOCAL = "local_"
+"""Begins the name of a metric of samples from what learned a task, before it was consolidated."""
+
 MAIN = (
     *("fid", "precision", "recall", "prd_precision", "prd_recall"),
     *("nll", "bits_per_dim", "active_units", "mutual_information", "accuracy"),
@@ -94,10 +97,10 @@ class Board:
         return found[0] if found else math.nan
 
     def summary(self) -> dict[str, Summary]:
-        """By "<metric>/<extractor>", or the metric alone; floors left out."""
+        """By "<metric>/<extractor>", or the metric alone; floors and local scores left out."""
         found = {}
         for metric, extractor in self.kinds():
-            if not metric.startswith(FLOOR):
+            if not metric.startswith((FLOOR, LOCAL)):
                 matrix, change = self.matrix(metric, extractor), (math.nan, math.nan)
                 if way := self.better.get(metric):
                     change = forgetting(matrix, way == "lower"), backward_transfer(matrix, way == "lower")
@@ -128,9 +131,17 @@ class Board:
                 lines.append(row | ({} if math.isnan(floor) else {"floor": short(floor)}))
             else:
                 floor = self.matrix(FLOOR + metric, extractor)
-                text = as_text(matrix_lines(matrix, floor), head=f"{title}, {better} is better")
+                shown = [*matrix_lines(matrix, floor), *self._local_line(metric, extractor)]
+                text = as_text(shown, head=f"{title}, {better} is better")
                 blocks.append(f"{text}\n{in_words(matrix, better == 'lower')}")
         return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
+
+    def _local_line(self, metric: str, extractor: str) -> list[dict[str, str]]:
+        """Every task's score before it was consolidated; nothing where there is none."""
+        scores = self.matrix(LOCAL + metric, extractor).diagonal()
+        if scores.isnan().all():
+            return []
+        return [{"": "local"} | {f"task {j}": short(value) for j, value in enumerate(scores.tolist())}]
 
     def _of(self, metric: str, extractor: str) -> Iterator[tuple[int, Row]]:
         for after, rows in self.rows.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, MinLen
 from torch import Tensor
 
 from lit_gen.core.types import Positive
@@ -44,7 +44,7 @@ class MMD:
     """
 
     sigma: Annotated[float, Gt(0)] = 1.0
-    scales: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    scales: Annotated[Sequence[Annotated[float, Gt(0)]], MinLen(1)] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
     takes_samples: ClassVar[bool] = True
 

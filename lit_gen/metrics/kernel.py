@@ -14,7 +14,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from lit_gen.core.types import Positive
+from lit_gen.core.types import NonNegative, Positive
 from lit_gen.metrics.base import GatheringMetric
 
 
@@ -38,7 +38,7 @@ class KernelDistance(GatheringMetric):
         num_features: int | None = None,
         num_subsets: Positive = 100,
         subset_size: Annotated[int, Ge(2)] = 1000,
-        seed: int = 2020,
+        seed: NonNegative = 2020,
     ) -> None:
         super().__init__(num_features)
         self.num_subsets, self.subset_size, self.seed = num_subsets, subset_size, seed
@@ -97,7 +97,9 @@ class InceptionScore(GatheringMetric):
     names = {"inception_score": "higher", "inception_score_std": ""}
     needs_logits = True
 
-    def __init__(self, num_features: int | None = None, num_splits: Positive = 10, seed: int = 2020) -> None:
+    def __init__(
+        self, num_features: int | None = None, num_splits: Positive = 10, seed: NonNegative = 2020
+    ) -> None:
         super().__init__(num_features)
         self.num_splits, self.seed = num_splits, seed
 

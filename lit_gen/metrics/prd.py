@@ -9,10 +9,10 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from lit_gen.core.types import Positive
+from lit_gen.core.types import NonNegative, Positive
 from lit_gen.metrics.base import GatheringMetric
 
 _TINY = 1e-10
@@ -44,9 +44,9 @@ class PRD(GatheringMetric):
         num_features: int | None = None,
         num_clusters: Annotated[int, Ge(2)] = 20,
         num_runs: Positive = 10,
-        num_angles: Annotated[int, Ge(3)] = 1001,
+        num_angles: Annotated[int, Ge(3), Le(1_000_000)] = 1001,
         beta: Annotated[float, Gt(0)] = 8.0,
-        seed: int = 0,
+        seed: NonNegative = 0,
     ) -> None:
         super().__init__(num_features)
         if num_clusters < 2 or num_angles < 3:  # would give numbers that mean nothing

@@ -1,8 +1,9 @@
 """The convolutional nets with which autoencoders are compared on CIFAR-10 and CelebA.
 
 Source: Knop et al. 2020, "Cramer-Wold auto-encoder", arXiv:1805.09235, in the layout of their later code. The
-dense nets of the same comparison are `DenseEncoder` and `DenseDecoder` with hidden=[200,200,200], slope=0.
-Convolutions before a batch normalisation have no bias, which it would take away.
+dense nets of the same comparison are `DenseEncoder` and `DenseDecoder` with hidden=[200,200,200], slope=0, in
+net=knop_dense. All encoders see pixels from 0 to 1, as published. Convolutions before a batch normalisation
+have no bias, which it would take away.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, NonNegative, Positive
-from lit_gen.nets.layers import mlp, normed, with_condition
+from lit_gen.nets.layers import in_unit_range, mlp, normed, with_condition
 
 _CIFAR_WIDTH = 32
 _CELEBA_WIDTHS = (128, 256, 512, 1024)
@@ -52,7 +53,7 @@ class _Encoder(_Net):
         channels: Positive,
         size: Positive,
         out_size: Positive,
-        hidden: Sequence[int] | None = None,
+        hidden: Sequence[Positive] | None = None,
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:
@@ -62,7 +63,8 @@ class _Encoder(_Net):
         self.head = mlp([self.width * side**2 + condition_size, *between, out_size], slope)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.head(with_condition(self.convolutions(image), condition, self.condition_size))
+        features = self.convolutions(in_unit_range(image))
+        return self.head(with_condition(features, condition, self.condition_size))
 
 
 class _Decoder(_Net):
@@ -71,7 +73,7 @@ class _Decoder(_Net):
         channels: Positive,
         size: Positive,
         in_size: Positive,
-        hidden: Sequence[int] | None = None,
+        hidden: Sequence[Positive] | None = None,
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:

@@ -1,19 +1,21 @@
 """Convolutional generators and critics for images of 28, 32 and 64 pixels.
 
-Sources: Radford et al. 2016, arXiv:1511.06434 (strided convolutions, batch norm, tanh); layer sizes and layer
-norm in the critic as in Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors' code.
+Sources: Radford et al. 2016, arXiv:1511.06434 (strided convolutions, batch norm, tanh, first weights); layer
+sizes and layer norm in the critic as in Deja et al. 2023, "Adapt & Align", arXiv:2312.13699, and the authors'
+code. Transposed convolutions have no bias, as in both sources.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_gen.core.types import InputError, NonNegative, Positive
-from lit_gen.nets.layers import PLANS, Layer, Plan, with_condition
+from lit_gen.nets.layers import PLANS, Layer, Plan, mlp, with_condition
 
 _GENERATORS = {
     28: PLANS[28],
@@ -35,6 +37,8 @@ class ConvGenerator(nn.Module):
         size: 28, 32 or 64.
         width: channels before the image; published are 32, 128 and 50 for the three sizes.
         condition_size: K; 0 takes no condition.
+        activate_start: ReLU after the first batch norm: DCGAN has it, Multiband GAN has not.
+        initial_std: see `_draw_weights`; None: torch's first weights.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class ConvGenerator(nn.Module):
         in_size: Positive,
         width: Positive = 32,
         condition_size: NonNegative = 0,
+        activate_start: bool = True,
+        initial_std: Annotated[float, Gt(0)] | None = None,
     ) -> None:
         super().__init__()
         (multiple, side), plan = _plan(_GENERATORS, size, "ConvGenerator")
@@ -51,14 +57,16 @@ class ConvGenerator(nn.Module):
         self.condition_size = condition_size
         self.start = (now, side, side)
         self.stem = nn.Linear(in_size + condition_size, now * side * side)
-        layers: list[nn.Module] = [nn.BatchNorm2d(now), nn.ReLU()]
+        layers: list[nn.Module] = [nn.BatchNorm2d(now), *([nn.ReLU()] if activate_start else [])]
         for layer in plan:
             wide = layer.width * width or channels
-            layers.append(nn.ConvTranspose2d(now, wide, *layer[1:]))
+            layers.append(nn.ConvTranspose2d(now, wide, *layer[1:], bias=False))
             if layer.width:
                 layers += [nn.BatchNorm2d(wide), nn.ReLU()]
             now = wide
         self.layers = nn.Sequential(*layers)
+        if initial_std is not None:
+            _draw_weights(self, initial_std)
 
     def forward(self, noise: Tensor, condition: Tensor | None = None) -> Tensor:
         features = self.stem(with_condition(noise, condition, self.condition_size))
@@ -68,7 +76,7 @@ class ConvGenerator(nn.Module):
 class ConvCritic(nn.Module):
     """Image [B, C, S, S] and condition [B, K] -> score [B, 1].
 
-    A condition becomes a map of weights of its own, one more channel of the image.
+    A condition becomes a map of its own, one more channel of the image.
 
     Args:
         size: 28, 32 or 64.
@@ -77,6 +85,9 @@ class ConvCritic(nn.Module):
             out, as DCGAN does.
         spectral: every layer's largest singular value is 1. Source: Miyato et al. 2018, arXiv:1802.05957.
         condition_size: K; 0 takes no condition.
+        map_hidden: width of the layer between the condition and its map; Multiband GAN's is 400, behind an
+            embedding of K numbers of each class. 0: the map is linear.
+        initial_std: see `_draw_weights`; None: torch's first weights. Not with `spectral`.
     """
 
     def __init__(
@@ -87,11 +98,18 @@ class ConvCritic(nn.Module):
         norm: Literal["none", "batch", "layer"] = "layer",
         spectral: bool = False,
         condition_size: NonNegative = 0,
+        map_hidden: NonNegative = 0,
+        initial_std: Annotated[float, Gt(0)] | None = None,
     ) -> None:
         super().__init__()
+        if spectral and initial_std is not None:
+            raise InputError(
+                f"ConvCritic: initial_std={initial_std} has no effect with spectral=true, which "
+                "divides weights by their norm. Set initial_std to null"
+            )
         bounded = spectral_norm if spectral else lambda layer: layer
         self.condition_size = condition_size
-        self.label_map = nn.Linear(condition_size, size * size, bias=False) if condition_size else None
+        self.label_map = _label_map(condition_size, map_hidden, size * size) if condition_size else None
         now, side = channels + (condition_size > 0), size
         layers: list[nn.Module] = []
         for number, layer in enumerate(_plan(_CRITICS, size, "ConvCritic")):
@@ -106,6 +124,8 @@ class ConvCritic(nn.Module):
             now = wide
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.head = bounded(nn.Linear(now * side * side, 1))
+        if initial_std is not None:
+            _draw_weights(self, initial_std)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         if (condition is None) != (self.label_map is None):
@@ -114,6 +134,24 @@ class ConvCritic(nn.Module):
             label_map = self.label_map(condition).view(-1, 1, *image.shape[2:])
             image = torch.cat([image, label_map], 1)
         return self.head(self.layers(image))
+
+
+def _label_map(num_classes: int, hidden: int, pixels: int) -> nn.Module:
+    """One-hot classes [B, K] -> [B, pixels]."""
+    if not hidden:
+        return nn.Linear(num_classes, pixels, bias=False)
+    embedding = nn.Linear(num_classes, num_classes, bias=False)
+    nn.init.normal_(embedding.weight)  # as those of nn.Embedding, which takes no one-hot rows
+    return nn.Sequential(embedding, *mlp([num_classes, hidden, pixels], slope=0.2))
+
+
+def _draw_weights(net: nn.Module, std: float) -> None:
+    """DCGAN's first weights: N(0, std) of every layer and N(1, std) of batch norms, biases 0 (0.02)."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, float(isinstance(module, nn.BatchNorm2d)), std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _plan(plans: dict[int, Any], size: int, name: str) -> Any:

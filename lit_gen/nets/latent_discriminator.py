@@ -22,7 +22,7 @@ class LatentDiscriminator(nn.Module):
     def __init__(
         self,
         in_size: Positive,
-        hidden: Sequence[int] = (512, 512, 512, 512),
+        hidden: Sequence[Positive] = (512, 512, 512, 512),
         condition_size: NonNegative = 0,
         slope: Fraction = 0.0,
     ) -> None:

@@ -51,6 +51,11 @@ PLANS = {
 """By the side of the image: those that Multiband's VAE and GAN share."""
 
 
+def in_unit_range(image: Tensor) -> Tensor:
+    """Pixels from -1 to 1 as pixels from 0 to 1."""
+    return (image + 1) / 2
+
+
 def with_condition(features: Tensor, condition: Tensor | None, size: int) -> Tensor:
     """Features [B, F] with the condition [B, size] behind them; unchanged when size is 0.
 

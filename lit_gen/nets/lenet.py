@@ -3,8 +3,13 @@ of the original units."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
+
+from lit_gen.core.types import Positive
 
 
 class LeNet(nn.Module):
@@ -17,12 +22,12 @@ class LeNet(nn.Module):
 
     num_features = 84
 
-    def __init__(self, channels: int, num_classes: int, size: int = 28) -> None:
+    def __init__(self, channels: Positive, num_classes: Positive, size: Annotated[int, Ge(16)] = 28) -> None:
         super().__init__()
         side = ((size - 4) // 2 - 4) // 2
         if side < 1:
             raise ValueError(
-                f"LeNet: size={size} leaves nothing after two convolutions and poolings; 16 is the least"
+                f"size={size}: nothing is left after two convolutions and poolings; 16 is the least"
             )
         self.channels, self.num_classes, self.size = channels, num_classes, size
         first = [nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)]

@@ -9,27 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from lit_gen.core.types import Positive
-from lit_gen.nets.layers import PLANS, Layer, Plan, mlp, normed
+from lit_gen.nets.layers import PLANS, Layer, Plan, in_unit_range, mlp, normed
 
 
 class DenseFeatures(nn.Module):
-    """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included."""
+    """Image [B, C, S, S] -> [B, hidden[-1]], with a LeakyReLU after every layer, the last included.
+
+    Args:
+        unit_range: the first layer is given pixels from 0 to 1, as the authors' is, instead of -1 to 1.
+    """
 
     def __init__(
-        self, channels: Positive, size: Positive, hidden: Sequence[Positive] = (512, 128, 64)
+        self,
+        channels: Positive,
+        size: Positive,
+        hidden: Annotated[Sequence[Positive], MinLen(1)] = (512, 128, 64),
+        unit_range: bool = False,
     ) -> None:
         super().__init__()
-        self.num_features = hidden[-1]
+        self.num_features, self.unit_range = hidden[-1], unit_range
         self.net = nn.Sequential(nn.Flatten(), *mlp([channels * size * size, *hidden]), nn.LeakyReLU(0.01))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        return self.net(in_unit_range(image) if self.unit_range else image)
 
 
 class DenseImages(nn.Module):
@@ -71,10 +80,14 @@ class ConvFeatures(nn.Module):
 
     Args:
         width: channels of the first block.
+        unit_range: the first layer is given pixels from 0 to 1, as the authors' is, instead of -1 to 1.
     """
 
-    def __init__(self, channels: Positive, size: Positive, width: Positive = 32) -> None:
+    def __init__(
+        self, channels: Positive, size: Positive, width: Positive = 32, unit_range: bool = False
+    ) -> None:
         super().__init__()
+        self.unit_range = unit_range
         layout = _layout(size)
         widths = [channels, *(width * factor for factor in layout.down)]
         blocks: list[nn.Module] = []
@@ -87,7 +100,7 @@ class ConvFeatures(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image)
+        return self.net(in_unit_range(image) if self.unit_range else image)
 
 
 class ConvImages(nn.Module):

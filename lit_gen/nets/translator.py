@@ -6,8 +6,10 @@ Source: Deja et al. 2022, "Multiband VAE", arXiv:2106.12196, section 3.2; layer 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from lit_gen.core.types import NonNegative, Positive
@@ -24,7 +26,7 @@ def task_codes(num_tasks: int, code_size: int, code_step: int) -> Tensor:
     """
     if 2**code_size < num_tasks:
         raise ValueError(
-            f"code_size={code_size} cannot number {num_tasks} tasks; it needs at least "
+            f"code_size={code_size} cannot number {num_tasks} tasks (num_tasks); it needs at least "
             f"{max(1, math.ceil(math.log2(num_tasks)))} bits. Raise model.band.translator.code_size"
         )
     number = (torch.arange(num_tasks) * code_step + 1) % 2**code_size
@@ -52,7 +54,7 @@ class Translator(nn.Module):
         num_bits: NonNegative,
         num_tasks: Positive,
         out_size: Positive,
-        code_size: Positive = 4,
+        code_size: Annotated[int, Gt(0), Le(62)] = 4,
         code_step: Positive = 9,
     ) -> None:
         super().__init__()

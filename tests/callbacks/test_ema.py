@@ -1,14 +1,17 @@
 """Averages of chosen modules: the closed form, everything else untouched, over phases, and exact resumes."""
 
+import csv
 import functools
 
 import pytest
 import torch
 from lightning import Callback
+from test_runs import TINY
 from torch import nn
 from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
 from callbacks.ema import AveragedWeights, use_average
+from lit_gen.__main__ import main
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.stages import fit_stages
@@ -162,13 +165,40 @@ def test_an_average_counts_the_steps_of_its_own_optimizer():
             critic = Turn("critic", self.step, (self.critic,))
             return (Phase("game", (critic, Turn("generator", self.step, (self.generator,), every=5)), 2),)
 
-    model = Game()
-    fitted(model, averaging := AveragedWeights(("generator",), decay=0.5))
-    batches = int(model.critic.weight)
-    steps = len(range(0, batches, 5))
-    assert batches > steps > 2
-    assert averaging._steps == steps
-    assert float(model.generator.weight) == averaged(range(1, steps + 1))
+    for modules in (("generator",), ()):  # the whole model has the critic's steps in it too
+        model, averaging = Game(), AveragedWeights(modules, decay=0.99)
+        fitted(model, averaging)
+        batches = int(model.steps) - len(range(0, int(model.steps), 6))
+        steps = len(range(0, batches, 5))
+        assert batches > steps > 2
+        assert averaging._steps["generator.weight"] == steps
+        assert float(model.generator.weight) == averaged(range(1, steps + 1), decay=0.99)
+        if not modules:
+            assert averaging._steps["critic.weight"] == batches
+            assert float(model.critic.weight) == averaged(range(1, batches + 1), decay=0.99)
+
+
+def test_every_second_step_and_a_start_are_counted_in_steps_too():
+    class Game(TwoParts):
+        def phases(self, task):
+            critic = Turn("critic", self.step, (self.critic,))
+            return (Phase("game", (critic, Turn("generator", self.step, (self.generator,), every=2)), 2),)
+
+    model, options = Game(), {"update_every_n_steps": 2, "update_starting_at_step": 1}
+    fitted(model, averaging := AveragedWeights(decay=0.5, **options))
+    counts = averaging._steps
+    steps = counts["generator.weight"]
+    assert steps == -(-counts["critic.weight"] // 2) and int(model.steps) == sum(counts.values())
+    assert float(model.generator.weight) == averaged(range(3, steps + 1, 2))
+
+
+def test_every_minibatch_of_a_pool_is_a_step():
+    model = TwoParts()
+    model.table = (model.train_on(model, chunk=5),)
+    fitted(model, averaging := AveragedWeights(("generator",), decay=0.9))
+    steps = int(model.steps)
+    assert steps > 6 and averaging._steps["generator.weight"] == steps
+    assert float(model.generator.weight) == averaged(range(1, steps + 1), decay=0.9)
 
 
 def test_a_checkpoint_has_the_averages_and_the_weights_beside_them(tmp_path):
@@ -242,3 +272,24 @@ def test_an_unknown_module_is_named_with_those_there_are():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         AveragedWeights(**settings)
+
+
+def test_losses_and_scores_are_the_averages_in_whatever_order_callbacks_are_named(tmp_path):
+    found = []
+    for order in ("[default,ema]", "[ema,default]"):
+        words = [word for word in TINY if not word.startswith(("stream", "model"))]
+        words += [
+            "model=vae",
+            "model.latent_size=4",
+            "trainer.max_epochs=2",
+            "trainer.check_val_every_n_epoch=1",
+        ]
+        words += [f"callbacks={order}", "callbacks.ema.decay=0.9", "judges.quality.every_n_epochs=1"]
+        folder = tmp_path / order
+        assert main(["train", *words, f"output_dir={folder}"]) == 0
+        lines = csv.DictReader((folder / "metrics.csv").open())
+        found.append({(line["step"], line["metric"]): line["value"] for line in lines})
+    assert found[0] == found[1]
+    last = {name: value for (_, name), value in found[0].items()}  # at the end of the last epoch, and tested
+    for name in ("loss", "fid/lenet_digits"):
+        assert float(last[f"val/{name}"]) == pytest.approx(float(last[f"test/{name}"]), rel=1e-6)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_gen.cli.check import check, fits, mismatch, signature_of
+from lit_gen.core import memory
 from lit_gen.core.types import ImageSpec, InputError
 
 
@@ -206,6 +207,58 @@ def test_what_a_mistake_elsewhere_spoils_is_not_reported_beside_it():
     assert wrong(config, source).splitlines()[0] == "a.right: expected int, got 'xx'"
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value", "part"),
+    [
+        ("Adam", "lr", -1, "float >= 0, got -1"),
+        ("AdamW", "lr", float("nan"), "float >= 0, got nan"),
+        ("Adam", "betas", [0.5, 1], "a list of float >= 0 and < 1, got [0.5, 1]"),
+        ("RMSprop", "alpha", -0.1, "float >= 0"),
+        ("SGD", "momentum", -1, "float >= 0"),
+        ("Adagrad", "weight_decay", -1, "float >= 0"),
+    ],
+)
+def test_ranges_of_optimizers_are_known_before_the_training(name, key, value, part):
+    node = {"_target_": f"torch.optim.{name}", "_partial_": True, key: value}
+    message = wrong({"model": {"optimizer": node}})
+    assert message.startswith(f"model.optimizer.{key}: expected") and part in message
+    check({"model": {"optimizer": node | {key: [0.5, 0.9] if key == "betas" else 0.5}}})
+
+
+def test_no_number_is_nan_infinite_or_too_large_to_count():
+    assert mismatch(int, 2**32) == "expected int, got 4294967296; whole numbers end at 4294967295"
+    for hint, value in ((int, 2**32), (list[int], [1, 2**32]), (int | None, 10**400), (bool | int, 10**10)):
+        assert not fits(hint, value)
+    assert fits(int, 2**32 - 1) and fits(float, 2**32) and fits(float | None, 10**18)
+    assert not any(fits(float, value) or fits(list[float], [value]) for value in (float("inf"), float("nan")))
+
+
+def test_images_that_do_not_fit_into_memory_together_are_refused(monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 10**9)
+    data = {"batch_size": 10**6, "spec": {"channels": 3, "size": 10}}
+    check({"data": data | {"batch_size": 833_333}})
+    message = wrong({"data": data})
+    assert message.startswith("data.batch_size: 1000000, with ") and "data.spec.size=10: that many" in message
+    assert message.endswith("takes 1.2 GB, and this machine has 1.0 GB of memory.")
+    for key, least in (
+        ("callbacks.grid.num_images", 833_334),
+        ("callbacks.latent_map.num_points", 125_000_001),
+        ("model.pool_size", 3_333_334),
+        ("model.importance_samples", 83_334),
+        ("model.penalty.num_projections", 25_000_001),
+    ):
+        top, *way = key.split(".")
+        for count in (least, least - 1):
+            node: Any = count
+            for part in reversed(way):
+                node = {part: node}
+            if key == "model.pool_size":
+                check({"data": data | {"batch_size": 10}, top: node})  # which replays without a pool
+                node["replay"] = "pool"
+            config = {"data": data | {"batch_size": 10}, top: node}
+            assert wrong(config).startswith(f"{key}: {count}") if count == least else not check(config)
+
+
 @pytest.mark.parametrize("devices", [1, -1, "auto", "2", "0,2", [0, 2]])
 def test_devices_that_lightning_understands_pass(devices):
     check({"trainer": {"_target_": "lightning.Trainer", "devices": devices}})
@@ -220,6 +273,18 @@ def test_devices_that_lightning_understands_pass(devices):
         ("precision", "17", "'bf16-mixed'"),
         ("fast_dev_run", "yes", "int or bool"),
         ("max_epcohs", 3, "Did you mean trainer.max_epochs?"),
+        ("check_val_every_n_epoch", 0, "int > 0 or null, got 0"),
+        ("limit_train_batches", 0, "int > 0 or float > 0 and <= 1"),
+        ("limit_train_batches", 1.5, "int > 0 or float > 0 and <= 1"),
+        ("limit_val_batches", -0.5, "float >= 0 and <= 1"),
+        ("overfit_batches", float("nan"), "float >= 0 and <= 1"),
+        ("gradient_clip_val", -1, "float >= 0"),
+        ("gradient_clip_algorithm", "both", "'norm', 'value'"),
+        ("log_every_n_steps", 0, "int > 0"),
+        ("max_epochs", -5, "int >= -1"),
+        ("val_check_interval", 2.5, "float > 0 and <= 1 or a time DD:HH:MM:SS"),
+        ("max_time", "soon", "a time DD:HH:MM:SS"),
+        ("devices", 10**6, "a number of devices"),
     ],
 )
 def test_keys_of_the_trainer_are_checked(key, value, part):

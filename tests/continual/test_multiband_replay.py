@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning import Callback
-from multiband_toys import batch_of, make_multiband, ready, snapshot, task
+from multiband_toys import SHORT, batch_of, make_multiband, ready, snapshot, task
 from toys import make_data, make_trainer
 
 from lit_gen.continual.multiband_local import CodePrior
@@ -104,6 +106,7 @@ def test_similarity_1_asks_for_no_images_and_changes_nothing():
 def test_replayed_targets_near_a_real_image_give_way_to_the_nearest():
     model = ready(2, similarity=0.9)
     real = batch_of(DATA, 2, 10)
+    model.course.count(16, True)
     model.look_around(task(2), lambda count: [real])
     looked = model._looked_at
     code, number = model.prior.draw_shared(40, 2)
@@ -122,16 +125,28 @@ def test_replayed_targets_near_a_real_image_give_way_to_the_nearest():
         assert torch.equal(found[row], expected)
 
 
-def test_forgetting_begins_after_the_warm_up_of_the_band():
-    model = make_multiband(similarity=1e-6)
+@pytest.mark.parametrize("warm_up", [0, 1])
+def test_forgetting_begins_in_the_second_epoch_after_the_warm_up_of_the_band(warm_up):
+    model = make_multiband(similarity=1e-6, epochs=replace(SHORT, band_warmup=warm_up))
     shares = {}
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer, module, *_):
             if "replaced" in module.latest_terms:
-                key = int(module.tasks_seen), module.phase.name
+                first = trainer.current_epoch == module.course.first_epoch
+                key = int(module.tasks_seen), module.phase.name, first
                 shares[key] = max(shares.get(key, 0.0), float(module.latest_terms["replaced"]))
 
     fit_stages(make_trainer(Watch()), model, make_data(num_tasks=3))
-    assert shares[1, "band_warmup"] == shares[2, "band_warmup"] == 0
-    assert shares[1, "band"] > 0 and shares[2, "band"] > 0
+    for task_number in (1, 2):
+        assert shares.get((task_number, "band_warmup", True), 0) == shares[task_number, "band", True] == 0
+        assert shares[task_number, "band", False] > 0
+
+
+def test_warm_ups_leave_weights_alone_and_keep_statistics():
+    model = make_multiband()
+    phases = {phase.name: phase for phase in model.phases(task(1))}
+    for name, kept in (("local_warmup", model.local.band), ("band_warmup", model.band.decoder)):
+        model.enter(phases[name], model.course)
+        assert all(part.training for part in kept.modules())
+        assert not any(parameter.requires_grad for parameter in kept.parameters())

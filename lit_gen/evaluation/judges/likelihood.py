@@ -38,7 +38,7 @@ class LogLikelihood:
         batch_size: Positive = 100,
         per_task: bool = False,
         every_n_epochs: NonNegative = 0,
-        seed: int = 0,
+        seed: NonNegative = 0,
     ) -> None:
         at_least(1, draws=draws, num_images=num_images, batch_size=batch_size)
         self.draws, self.num_images, self.batch_size = draws, num_images, batch_size

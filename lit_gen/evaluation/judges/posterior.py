@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from lit_gen.core.files import write_text
@@ -55,9 +56,9 @@ class PosteriorCollapse:
         self,
         num_images: Positive = 5000,
         batch_size: Positive = 250,
-        threshold: float = 0.01,
+        threshold: Annotated[float, Ge(0)] = 0.01,
         every_n_epochs: NonNegative = 0,
-        seed: int = 0,
+        seed: NonNegative = 0,
     ) -> None:
         at_least(2, num_images=num_images)
         at_least(1, batch_size=batch_size)
@@ -102,7 +103,7 @@ class PosteriorCollapse:
         return {"collapse": picture}
 
 
-def describe(posterior: Posterior, threshold: float = 0.01) -> Report:
+def describe(posterior: Posterior, threshold: Annotated[float, Ge(0)] = 0.01) -> Report:
     """What the posteriors of N images, float64, say; one code of each is drawn from the global generator.
 
     The mutual information is that of an image's number, uniform from 1 to N, and its code, where q(z) is the

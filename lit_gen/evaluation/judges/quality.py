@@ -92,7 +92,7 @@ class SampleQuality:
         per_task: bool = False,
         floor: bool = False,
         source: Literal["samples", "translations", "reconstructions"] = "samples",
-        seed: int = 0,
+        seed: NonNegative = 0,
     ) -> None:
         num_val_samples = num_samples if num_val_samples is None else num_val_samples
         at_least(1, num_samples=num_samples, num_val_samples=num_val_samples, batch_size=batch_size)
@@ -123,11 +123,7 @@ class SampleQuality:
             )
 
     def rows(self, context: Context, split: Split) -> list[Row]:
-        context = context.with_blocks(self.batch_size, self.seed)
-        if context.data is not self._data:
-            self._data = context.data
-            self._kept.clear()
-            self._floors.clear()
+        context = self._begin(context)
         tasks = range(context.num_seen)
         with undisturbed(context.model):
             self.extractor.to(context.model.device)
@@ -135,6 +131,16 @@ class SampleQuality:
             fake = [self._fake(context, task, real[task]) for task in tasks]
             parts = [each.part for each in real]
             return [*self._compare(context, split, parts, fake), *self._floor(context, split, parts)]
+
+    def _begin(self, context: Context) -> Context:
+        if context.data is not self._data:
+            self._data = context.data
+            self._kept.clear()
+            self._floors.clear()
+        return context.with_blocks(self.batch_size, self.seed)
+
+    def _sample(self, model: LitGenerator, n: int, **conditions: Tensor) -> Tensor:
+        return model.sample(n, **conditions)
 
     def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
         """Scores of the generated images, task by task if asked, then of all."""
@@ -210,7 +216,7 @@ class SampleQuality:
 
         def generate(count: int, batch: Batch | PairBatch | None) -> Tensor:
             if self.source == "samples":
-                return model.sample(count, **{name: getattr(batch, name) for name in told})
+                return self._sample(model, count, **{name: getattr(batch, name) for name in told})
             if self.source == "reconstructions":
                 return able.reconstruct(batch)
             return able.translate(batch.a.image, to="b")

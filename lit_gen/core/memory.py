@@ -1,0 +1,69 @@
+"""What would take more memory than this machine has is refused before it is taken."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from lit_gen.core.types import InputError
+
+_MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros}
+_MAKERS |= {torch.rand, torch.randint, torch.randn, torch.randperm}
+_BEYOND = ("overflow", "can't allocate memory")  # in what torch says of a size that cannot be
+
+
+class OutOfMemory(InputError):
+    """More is asked for than there is."""
+
+
+def machine_memory() -> int:
+    """Bytes of main memory, used or not."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def refuse_beyond_memory(num_bytes: float, what: str) -> None:
+    """Raises OutOfMemory "<what> takes 256.0 GB, and this machine has 23.4 GB of memory."."""
+    if num_bytes > (there := machine_memory()):
+        size = f"{num_bytes / 1e9:,.1f} GB" if num_bytes < 1e21 else "more than can be numbered"
+        raise OutOfMemory(f"{what} takes {size}, and this machine has {there / 1e9:,.1f} GB of memory.")
+
+
+def is_beyond_memory(error: BaseException) -> bool:
+    """Whether this is what torch, numpy or Python say where memory does not suffice."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError | OverflowError) or any(words in text for words in _BEYOND)
+
+
+class WithinMemory(TorchFunctionMode):
+    """While it is entered, a tensor that does not fit beside those made before is refused unmade.
+
+    Raises:
+        OutOfMemory: in place of torch making the tensor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _MAKERS and str(kwargs.get("device") or "cpu") != "meta":
+            plain = {name: value for name, value in kwargs.items() if name not in ("generator", "pin_memory")}
+            try:
+                self._taken += func(*args, **plain | {"device": "meta"}).nbytes
+            except (RuntimeError, TypeError, ValueError) as error:
+                self._taken += math.inf if is_beyond_memory(error) else 0
+            sizes = " and ".join(map(str, args))
+            refuse_beyond_memory(self._taken, f"a tensor of {sizes}, with those made before it,")
+        return func(*args, **kwargs)
