@@ -14,10 +14,11 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from lit_gen.core.types import Positive
+ChainLength = Annotated[int, Gt(0), Le(1_000_000)]
+_Variance = Annotated[float, Gt(0), Lt(1)]
 
 
 class Levels(NamedTuple):
@@ -181,7 +182,7 @@ class EDM(Path):
         return torch.where(part > 0, (low + part * (high - low)) ** self.rho, 0.0)
 
 
-def linear(num_steps: Positive, first: float = 1e-3, last: float = 0.02) -> list[float]:
+def linear(num_steps: ChainLength, first: _Variance = 1e-3, last: _Variance = 0.02) -> list[float]:
     """Betas on a line, scaled to the number of steps: the thesis' `linear`, and Ho et al.'s with first=1e-4.
 
     Both ends are times 1000 / T; with T below ten, times 100 / T, and the first one ten times as large (Deja
@@ -192,13 +193,15 @@ def linear(num_steps: Positive, first: float = 1e-3, last: float = 0.02) -> list
 
 
 def linear_combine(
-    num_steps: Positive, beta_1: Annotated[float, Gt(0), Lt(1)], first: float = 1e-3, last: float = 0.02
+    num_steps: ChainLength, beta_1: _Variance, first: _Variance = 1e-3, last: _Variance = 0.02
 ) -> list[float]:
     """As `linear`, the first step's variance replaced by `beta_1`. Source: Deja et al. 2022, their code."""
     return [beta_1, *linear(num_steps, first, last)[1:]]
 
 
-def cosine(num_steps: Positive, offset: float = 0.008, most: float = 0.999) -> list[float]:
+def cosine(
+    num_steps: ChainLength, offset: Annotated[float, Ge(0)] = 0.008, most: _Variance = 0.999
+) -> list[float]:
     """Betas of which the signal's share falls as a squared cosine, none above `most`.
 
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 17.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Le, MaxLen, MinLen
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
@@ -62,19 +63,19 @@ class UNet(nn.Module):
         channels: Positive,
         size: Positive,
         width: Positive = 64,
-        multipliers: Sequence[Positive] = (1, 2, 2),
-        num_blocks: Positive = 3,
+        multipliers: Annotated[Sequence[Positive], MinLen(1), MaxLen(12)] = (1, 2, 2),
+        num_blocks: Annotated[int, Gt(0), Le(100)] = 3,
         attention: Sequence[Positive] = (1,),
         num_heads: Positive = 4,
         dropout: Fraction = 0.0,
         condition_size: NonNegative = 0,
         out_channels: Positive | None = None,
-        patch: Positive = 1,
+        patch: Annotated[int, Gt(0), Le(64)] = 1,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
         halvings, least = len(multipliers) - 1, patch * 2 ** (len(multipliers) - 1)
-        if not multipliers or size % least:
+        if size % least:
             raise InputError(
                 f"UNet: size={size} with patch={patch} and multipliers={list(multipliers)}: the image is "
                 f"halved {halvings} time(s), so its side must be a multiple of {least}. Take fewer "
