@@ -136,11 +136,16 @@ class RunRecord(Callback):
         self.finish(status_of(exception))
 
     @rank_zero_only
-    def finish(self, status: Status) -> None:
-        """Writes summary.json and ends the run in MLflow, once: the first status counts."""
-        if self._finished is not None or self._trainer is None:
+    def finish(self, status: Status, trainer: Trainer | None = None) -> None:
+        """Writes summary.json and ends the run in MLflow, once: the first status counts.
+
+        Args:
+            trainer: for a run that ended before it was set up.
+        """
+        self._trainer = trainer = self._trainer or trainer
+        if self._finished is not None or trainer is None:
             return
-        self._finished, trainer = status, self._trainer
+        self._finished = status
         folder = Path(trainer.default_root_dir)
         summary = {
             "status": status,

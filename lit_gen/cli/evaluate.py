@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     Raises:
         InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
     """
-    log_to(None)
+    log_to(None, logging.WARNING if rank() == 0 else None)
     opened = open_run(path, overrides)
     config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
