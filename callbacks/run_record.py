@@ -53,6 +53,7 @@ class RunRecord(Callback):
         return {
             "wall_seconds": self.wall_seconds,
             "phases": self._times.report(),
+            "last_step": batches_seen(self._trainer) - 1,
             # From a checkpoint that was written after a test, the resumed run tests again.
             "metric_rows": self._rows if self._rows_before_test is None else self._rows_before_test,
         }
@@ -68,6 +69,8 @@ class RunRecord(Callback):
         # What is in the checkpoint must not be lost from the file when the run is killed right after.
         for file in self._loggers(MetricsFile):
             file.flush()
+        for logger in trainer.loggers:
+            logger.save()  # TensorBoard would keep them back for two minutes
         checkpoint[CHECKPOINT_KEY] = {
             "format": FORMAT,
             "version": package_versions().get("lit-gen", "?"),
@@ -191,8 +194,16 @@ class RunRecord(Callback):
     def _ready_metrics_file(self) -> None:
         for file in self._loggers(MetricsFile):
             if self._rows_to_keep is not None:
-                file.keep_first(self._rows_to_keep)
+                self._catch_up(file.keep_first(self._rows_to_keep))
         self._rows_to_keep = None
+
+    @rank_zero_only
+    def _catch_up(self, rows: list[tuple[int, str, float]]) -> None:
+        """MLflow may lack the last seconds before a kill, or all, where the run began with another logger."""
+        for tracker in self._loggers(TrackingLogger):
+            tracker.catch_up(rows)
+            for after, scores in self.board.rows.items():
+                tracker.log_rows(scores, self._trainer.datamodule.tasks, after)
 
 
 def status_of(exception: BaseException) -> Status:

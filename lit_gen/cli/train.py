@@ -158,7 +158,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
     callbacks = _in_order([*own, *_chosen(composed)])
-    logger = run_logger(composed, folder.path)
+    last_step = stored.state["callbacks"]["RunRecord"]["last_step"] if stored is not None else None
+    logger = run_logger(composed, folder.path, None if last_step is None else last_step + 1)
     given = {"max_time": None} | ({} if config["trainer"].get("profiler") else {"profiler": NoProfiler()})
     trainer = build(
         config["trainer"] | given,

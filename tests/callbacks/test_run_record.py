@@ -228,8 +228,32 @@ def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, no
         ("task-1", "FINISHED"),
     ]
     curve = client.get_metric_history(children[0].info.run_id, "fid/lenet")
-    assert {(m.step, m.value) for m in curve} == {(0, 1 / 3), (1, 10 + 1 / 3)}
-    assert client.get_metric_history(run_id, "train/loss")
+    assert [(m.step, m.value) for m in curve] == [(0, 1 / 3), (1, 10 + 1 / 3)]
+
+
+@pytest.mark.parametrize("lost_from", [1000, 22], ids=["all had arrived", "some was under way"])
+def test_after_a_kill_mlflow_has_every_value_once(
+    tmp_path, no_mlflow_settings, database, monkeypatch, lost_from
+):
+    logger, client = TrackingLogger(tmp_path, database), MlflowClient(database)
+    log = logger._log
+    monkeypatch.setattr(
+        logger, "_log", lambda kind, rows, *to: log(kind, [r for r in rows if arrives(r)], *to)
+    )
+
+    def arrives(row):
+        return len(row) < 4 or row[3] < lost_from
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        run(tmp_path, StopAt(5), loggers=[logger])  # at step 27; the checkpoint is of step 24
+    resumed = TrackingLogger(tmp_path, database)
+    run(tmp_path, loggers=[resumed], resume=tmp_path / "checkpoints" / "last.ckpt")
+    assert resumed.run_id == logger.run_id and not resumed.is_silent
+    names = client.get_run(logger.run_id).data.metrics
+    found = [(m.key, m.step, m.value) for n in names for m in client.get_metric_history(logger.run_id, n)]
+    assert len({point[:2] for point in found}) == len(found)
+    rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
+    assert {point for point in found if point[0] != "epoch"} == {(n, int(s), float(v)) for s, _, n, v in rows}
 
 
 def test_other_images_have_another_digest():
