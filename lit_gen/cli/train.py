@@ -36,6 +36,7 @@ from lit_gen.core.types import Diverged, InputError, StreamData, Task
 from lit_gen.tracking.connection import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.provenance import git_commit, package_versions
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -125,8 +126,10 @@ def run(words: list[str]) -> int:
         raise
     if not is_new:
         _write_config(composed, folder)  # not before: what was refused has changed nothing
-        if others and rank() == 0:
-            log.warning("from here on this run has other settings: %s", " ".join(others))
+        if (differences := [*others, *_other_surroundings(stored, parts.trainer)]) and rank() == 0:
+            log.warning(
+                "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
+            )
     elif stored is not None and rank() == 0:
         log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
     _train(parts, folder, stored, composed.config["max_phase_epochs"])
@@ -263,6 +266,18 @@ def _stored(resume: str, folder: RunFolder) -> Stored | None:
         return read(resume if Path(resume).is_file() else folder.path)
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)
     return None
+
+
+def _other_surroundings(stored: Stored | None, trainer: Trainer) -> list[str]:
+    """What numbers depend on beside the configuration, where it is no longer what the checkpoint says."""
+    if stored is None:
+        return []
+    record = stored.record
+    before = {**record["versions"], "commit": record["git_commit"], "processes": record["world_size"]}
+    now = {**package_versions(), "commit": git_commit(), "processes": trainer.world_size}
+    return [
+        f"{name} {before.get(name)} -> {value}" for name, value in now.items() if value != before.get(name)
+    ]
 
 
 def _refuse_other_run(words: Sequence[str]) -> None:
