@@ -70,7 +70,10 @@ def test_a_run_whose_data_changed_is_refused_and_can_go_on_as_a_new_run(stopped,
     rows = (new / "metrics.csv").read_text().splitlines()
     old = [row for row in before["metrics.csv"].decode().splitlines() if ",test/" not in row]
     assert rows[: len(old)] == old and len(rows) == len(set(rows))
-    assert main(["train", f"resume={stopped}", f"data.root={moved}"]) == 0  # the same content elsewhere
+    capsys.readouterr()
+    same = [f"data.root={moved}", "trainer.log_every_n_steps=5"]
+    assert main(["train", f"resume={stopped}", *same]) == 0  # the same content elsewhere
+    assert "differ from an uninterrupted one: trainer.log_every_n_steps=5\n" in capsys.readouterr().err
     assert weights(stopped).keys() == weights(new).keys()
 
 

@@ -26,7 +26,7 @@ from lit_gen.cli.open_run import built_model
 from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
-from lit_gen.core.checkpoint import Stored, has_checkpoint, read
+from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
@@ -126,7 +126,7 @@ def run(words: list[str]) -> int:
         raise
     if not is_new:
         _write_config(composed, folder)  # not before: what was refused has changed nothing
-        if (differences := [*others, *_other_surroundings(stored, parts.trainer)]) and rank() == 0:
+        if (differences := _differences(others, stored, parts.trainer)) and rank() == 0:
             log.warning(
                 "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
             )
@@ -262,21 +262,28 @@ def _write_config(composed: Composed, folder: RunFolder) -> None:
 
 def _stored(resume: str, folder: RunFolder) -> Stored | None:
     """The checkpoint to go on from; None for a run that was stopped before its first one."""
+    if Path(resume).is_file() and Path(resume).name not in (LAST, PREVIOUS) and has_checkpoint(folder.path):
+        log.warning(
+            "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
+        )
     if Path(resume).is_file() or has_checkpoint(folder.path):
         return read(resume if Path(resume).is_file() else folder.path)
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)
     return None
 
 
-def _other_surroundings(stored: Stored | None, trainer: Trainer) -> list[str]:
-    """What numbers depend on beside the configuration, where it is no longer what the checkpoint says."""
+def _differences(words: Sequence[str], stored: Stored | None, trainer: Trainer) -> list[str]:
+    """What numbers depend on and is no longer as it was when the run was stopped."""
+    found = [
+        word for word in words if key_of(word).partition(".")[0] in ("trainer", "cpu_threads", "compile")
+    ]
     if stored is None:
-        return []
+        return found
     record = stored.record
     before = {**record["versions"], "commit": record["git_commit"], "processes": record["world_size"]}
     now = {**package_versions(), "commit": git_commit(), "processes": trainer.world_size}
-    return [
-        f"{name} {before.get(name)} -> {value}" for name, value in now.items() if value != before.get(name)
+    return found + [
+        f"{name} {before.get(name)} -> {now[name]}" for name in now if now[name] != before.get(name)
     ]
 
 
