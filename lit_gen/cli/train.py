@@ -23,7 +23,7 @@ from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, 
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model
-from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
@@ -125,6 +125,8 @@ def run(words: list[str]) -> int:
             folder.discard()
         raise
     if not is_new:
+        if stored is None and rank() == 0:
+            (folder.path / SUMMARY).unlink(missing_ok=True)  # that run has begun again
         _write_config(composed, folder)  # not before: what was refused has changed nothing
         if (differences := _differences(others, stored, parts.trainer)) and rank() == 0:
             log.warning(
