@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_pub
 from lit_gen.tracking.pictures import TakesRows, log_picture
 
 log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"[a-z_]+=")
 
 
 class Scoring(Callback):
@@ -57,6 +60,7 @@ class Scoring(Callback):
         self.rows: list[Row] = []
         self.board = Board()
         self._checked: LitModel | None = None
+        self._has_warned = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"board": self.board.state(), "suspicions": self.collapse.suspicions if self.collapse else 0}
@@ -73,7 +77,8 @@ class Scoring(Callback):
             try:
                 judge.check(Context(module, data, num_seen=1))
             except InputError as problem:
-                problems.append(f"judges.{name}: {problem}")
+                # "source=samples: ..." begins with a key of the judge.
+                problems.append(f"judges.{name}{'.' if _KEY.match(str(problem)) else ': '}{problem}")
         if problems:
             raise InputError("\n".join(problems))
         self._checked = module
@@ -94,6 +99,18 @@ class Scoring(Callback):
             )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
+        limit, is_dry = trainer.limit_test_batches, trainer.fast_dev_run
+        if (
+            (isinstance(limit, int) or limit < 1)
+            and not (is_dry or self._has_warned)
+            and trainer.is_global_zero
+        ):
+            self._has_warned = True
+            log.warning(
+                "trainer.limit_test_batches=%s: the model's own terms are means over a part of the images; "
+                "judges go by settings of their own, such as judges.quality.num_samples",
+                limit,
+            )
         self._ask(trainer, pl_module, "test", list(self.judges))
 
     def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
@@ -114,10 +131,9 @@ class Scoring(Callback):
             rows = judge.rows(context, split)
             self.rows += rows
             for row in rows:
-                # A model logs its terms over all tasks by itself. Every process has the same value, and so is
-                # the largest of them; Lightning would warn about every name that is not reduced.
+                # A model logs its terms over all tasks by itself.
                 if row.on_task is not None or not isinstance(judge, TermMeans):
-                    module.log(_logged_name(row), row.value, sync_dist=True, reduce_fx="max")
+                    module.log_shared({_logged_name(row): row.value})
             if rows and trainer.is_global_zero:
                 seconds, images = time.perf_counter() - start, max(row.num_real for row in rows)
                 log.info(

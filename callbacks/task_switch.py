@@ -9,6 +9,7 @@ import torch
 from lightning import Callback, Trainer
 
 from lit_gen.core.module import LitModel
+from lit_gen.core.one_fit import is_ended_early
 from lit_gen.core.progress import Course
 from lit_gen.core.random import Use, forked_rng, seed_generators
 from lit_gen.core.types import Batch, Phase, Task
@@ -19,34 +20,40 @@ LOOK_BATCH = 250
 class TaskSwitch(Callback):
     """Puts module and datamodule on the current stage before each fit and keeps it in every checkpoint.
 
-    It seeds the generators before every batch with (seed, epoch, batch, process): noise differs between
-    processes and does not depend on what was drawn before, which makes a resume exact.
+    It seeds the generators before every training batch with (seed, epoch, batch, process): noise differs
+    between processes and does not depend on what was drawn before, which makes a resume exact. Noise for
+    held-out images is a function of the seed and of the images, the same for any number of processes.
 
     Attributes:
         stage: place in `datamodule.stages`.
         phase: place in `module.phases(task)`.
         course: how far the phase is.
         ended: the phase's `end` has run.
+        stopped: a callback had ended the phase of the checkpoint before its length was reached.
         current: what is trained now, set by `fit_stages`.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
-        self.stage, self.phase, self.course, self.ended = 0, 0, Course(), False
+        self.stage, self.phase, self.course, self.ended, self.stopped = 0, 0, Course(), False, False
+        self._trainer: Trainer | None = None
         self.current: tuple[Task, Phase] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         place = {name: getattr(self, name) for name in ("seed", "stage", "phase", "ended")}
-        return place | {"course": self.course.state_dict()}
+        stopped = self._trainer is not None and is_ended_early(self._trainer)
+        return place | {"stopped": stopped, "course": self.course.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stage, self.phase, self.ended = (state_dict[name] for name in ("stage", "phase", "ended"))
+        self.stopped = state_dict.get("stopped", False)
         self.course.load_state_dict(state_dict["course"])
 
     def setup(self, trainer: Trainer, pl_module: LitModel, stage: str) -> None:
         if stage not in ("fit", "predict") or self.current is None:
             return
         task, phase = self.current
+        self._trainer = trainer
         trainer.datamodule.current_task = task.index
         with forked_rng(self.seed, Use.BETWEEN, self.stage, self.phase, 0, device=pl_module.device):
             phase.begin(task)
@@ -73,12 +80,12 @@ class TaskSwitch(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seed(Use.VALIDATE, trainer, pl_module, batch_idx)
+        self._seed_held_out(pl_module, batch)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._seed(Use.TEST, trainer, pl_module, batch_idx)
+        self._seed_held_out(pl_module, batch)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -86,9 +93,12 @@ class TaskSwitch(Callback):
         self._seed(Use.BETWEEN, trainer, pl_module, batch_idx)
 
     def _seed(self, kind: Use, trainer: Trainer, module: LitModel, batch_idx: int) -> None:
-        # A test's place is its stage: a checkpoint evaluated on its own has no epoch.
-        place = self.stage if kind == Use.TEST else trainer.current_epoch
-        seed_generators(self.seed, kind, place, batch_idx, trainer.global_rank, device=module.device)
+        place = (trainer.current_epoch, batch_idx, trainer.global_rank)
+        seed_generators(self.seed, kind, *place, device=module.device)
+
+    def _seed_held_out(self, module: LitModel, batch: Any) -> None:
+        if batch.size:
+            seed_generators(self.seed, Use.TERMS, batch.first, device=module.device)
 
     def _look(self, trainer: Trainer, module: LitModel, task: Task, phase: Phase) -> None:
         images = trainer.datamodule.dataset("train", [task.index])

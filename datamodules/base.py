@@ -121,8 +121,10 @@ class StreamDataModule(LoadedStream):
     def _checked(self, items: LabelledItems, split: str) -> LabelledItems:
         if wrong := self.spec.mismatch(items.image):
             raise InputError(f"{type(self).__name__} ({split}): {wrong}; correct the data or the key.")
+        if len(items.label) == 0:
+            raise InputError(f"{type(self).__name__} ({split}): there are no images in the files.")
         width = int(items.label.max()) + 1 if items.label.ndim == 1 else items.label.shape[1]
-        if len(items.label) == 0 or width > self.spec.num_classes > 0:
+        if width > self.spec.num_classes > 0:
             raise InputError(
                 f"data.spec.num_classes={self.spec.num_classes}, but the {len(items.label)} {split} labels "
                 f"need {width}."

@@ -3,6 +3,7 @@
 import io
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from datamodules.dataset import LabelledItems
 from datamodules.files import FileImages, contents
 from datamodules.image_cache import Decoding, cached_images
+from lit_gen.core.pictures import together
 from lit_gen.core.types import ImageSpec, InputError, Positive
 
 _PARTITION = {"train": 0, "test": 2}  # 1 is the official validation split, which nothing published here uses
@@ -61,8 +63,8 @@ class CelebA(FileImages):
 
     def prepare_data(self) -> None:
         super().prepare_data()
-        for split in ("train", "test") if self.validation == "official" else ("train",):
-            self.read(split)  # decodes into the cache
+        splits = ("train", "test") if self.validation == "official" else ("train",)
+        together(*(partial(self.read, split) for split in splits))  # decodes into the cache
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         names, attributes = _read_attributes(self.folder / _FILES[0])

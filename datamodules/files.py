@@ -99,6 +99,8 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
             f"{path}: the header promises {' x '.join(map(str, shape))} bytes and "
             f"{max(0, len(data) - start)} follow; the file is truncated or damaged. Get it again."
         )
+    if not math.prod(shape):
+        raise InputError(f"{path}: the file holds nothing ({' x '.join(map(str, shape))}).")
     return torch.frombuffer(bytearray(memoryview(data)[start:]), dtype=torch.uint8).view(shape)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from lit_gen.core.files import replaced, writable_folder
+from lit_gen.core.pictures import DECODER, Picture, read_all, read_picture, some_of
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
 
-# Of PIL's modes; the others have alpha, four inks or more than 8 bits.
-_CHANNELS = {"1": 1, "L": 1, "RGB": 3, "P": 3}
-_KINDS = {1: "grey", 3: "colour", None: "special"}
-_CHUNK = 1024  # pictures decoded before they are written
 _IN_MEMORY = 2**30  # bytes; a larger cache is mapped, and its pages are shared by all processes
 
 
@@ -36,38 +32,48 @@ class Decoding(NamedTuple):
     channels: int
     size: int
     crop: int | None = None  # side of a centre square, in pixels of the file, that is kept before resizing
-    convert: bool = False  # whether pictures with other channels are converted, or refused
+    convert: bool = False  # whether grey pictures become colour ones, or colour ones grey, or are refused
     invert: bool = False  # 255 - level
+    background: str = "black"  # the colour behind what is transparent
 
 
 def decode(path: str | Path, how: Decoding) -> np.ndarray:
+    """uint8 [C, S, S] of one file.
+
+    Raises:
+        InputError: the file cannot be read, or not in this way; names it.
+    """
+    return fitted(read_picture(path, how.background), how)
+
+
+def fitted(picture: Picture, how: Decoding) -> np.ndarray:
     """uint8 [C, S, S]: the shorter side resized to `size` (bilinear, antialiased), the longer one cut.
 
     Raises:
-        InputError: the file cannot be read, or has another number of channels; names it.
+        InputError: it has another number of channels, or is smaller than the crop; names it.
     """
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            mode = picture.mode
-            picture = ImageOps.exif_transpose(picture)
-    # PIL raises OSError and SyntaxError on damage, ValueError and DecompressionBombError on absurd sizes.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: no readable picture ({error}). Replace or remove the file.") from None
-    channels = _CHANNELS.get(mode)
-    if not how.convert and channels != how.channels:
+    path, image, is_palette, _ = picture
+    fits = len(image.getbands()) == how.channels or (is_palette and how.channels == 3)
+    if not fits and not how.convert:
+        kind = "grey" if image.mode == "L" else "colour"
         raise InputError(
-            f"{path}: a {_KINDS[channels]} picture (mode {mode}) where data.spec.channels={how.channels}: "
+            f"{path}: a {kind} picture where data.spec.channels={how.channels}: "
             "set data.convert=true, change the key if all are like this one, or remove the file."
         )
-    picture = picture.convert("RGB" if how.channels == 3 else "L")
+    if len(image.getbands()) != how.channels:
+        image = image.convert("RGB" if how.channels == 3 else "L")
     if how.crop is not None:
-        picture = _centre(picture, how.crop, how.crop)
-    scale = how.size / min(picture.size)
+        if how.crop > min(image.size):
+            raise InputError(
+                f"{path}: {image.width} x {image.height} pixels, of which data.crop={how.crop} cannot be cut "
+                f"out; set it to {min(image.size)} or less, or remove the file."
+            )
+        image = _centre(image, how.crop, how.crop)
+    scale = how.size / min(image.size)
     if scale != 1:
-        width, height = (max(how.size, int(side * scale)) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(_centre(picture, how.size, how.size)).reshape(how.size, how.size, how.channels)
+        width, height = (max(how.size, int(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(_centre(image, how.size, how.size)).reshape(how.size, how.size, how.channels)
     pixels = pixels.transpose(2, 0, 1)
     return 255 - pixels if how.invert else pixels
 
@@ -79,7 +85,12 @@ def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: str | 
         root: the pictures' names relative to it, their sizes and times of change are the cache's key.
         cache: folder of the cache; None is `root/.lit_gen_cache`, or the user's cache folder if that is not
             writable.
+
+    Raises:
+        InputError: files that cannot be used, all of them.
     """
+    if not paths:
+        return torch.empty(0, how.channels, how.size, how.size, dtype=torch.uint8)
     name = f"{_key(paths, root, how)}.npy"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [root / ".lit_gen_cache", home / "lit_gen"] if cache is None else [Path(cache)]
@@ -96,24 +107,27 @@ def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: str | 
 
 def _write(paths: Sequence[str], how: Decoding, target: Path) -> None:
     shape = (len(paths), how.channels, how.size, how.size)
-    # Threads, since PIL decodes without the interpreter's lock.
-    with replaced(target) as aside, ThreadPoolExecutor() as pool:
+    with replaced(target) as aside:
         array = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-        for first in range(0, len(paths), _CHUNK):
-            chunk = list(pool.map(partial(decode, how=how), paths[first : first + _CHUNK]))
-            array[first : first + len(chunk)] = chunk
+        for place, pixels in enumerate(read_all(paths, how.background, partial(fitted, how=how))):
+            if pixels is not None:
+                array[place] = pixels
         array.flush()
 
 
 def _key(paths: Sequence[str], root: Path, how: Decoding) -> str:
-    digest = hashlib.sha256(repr(how).encode())
+    gone, digest = [], hashlib.sha256(f"{DECODER} {how}".encode())
     for path in paths:
         try:
             facts = os.stat(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file. Put it there, or set data.root.") from None
+        except OSError:
+            # A broken link is named by the reader, with all else that is damaged.
+            gone += [path] * (not os.path.islink(path))
+            continue
         name = path.removeprefix(f"{root}{os.sep}")
         digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    if gone:
+        raise InputError(f"{some_of(gone, ', ')}: no such file. Put it there, or set data.root.")
     return digest.hexdigest()[:24]
 
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +14,11 @@ import torch
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
 from datamodules.image_cache import Decoding, cached_images
+from lit_gen.core.pictures import ENDINGS, Found, colour, is_picture, mention_skipped, pictures_in, together
 from lit_gen.core.types import ImageSpec, InputError, Positive
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _WAY_OUT = ". Set data.root to the folder that holds train/<class>/."
 
 
@@ -30,26 +32,31 @@ class ImageFolder(ImageDataModule):
 
     Attributes:
         cache: folder for the decoded pictures; None is `root/.lit_gen_cache`, or the user's cache folder.
-        convert: grey pictures among colour ones (or the other way round, or with alpha) are converted, not
-            refused.
+        convert: grey pictures among colour ones (or the other way round) are converted, not refused.
         crop: side of a centre square that is cut out of each file before resizing.
+        background: the colour behind what is transparent, by name or number (#ff8800); of grey pictures, its
+            luminance.
     """
 
     root: str | Path
     cache: str | Path | None = None
     convert: bool = False
     crop: Positive | None = None
+    background: str = "black"
     spec: ImageSpec = field(default=ImageSpec(3, 32, 0), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.spec.channels not in (1, 3):
             raise InputError(f"spec.channels={self.spec.channels}: pictures have 1 (grey) or 3 (colour).")
+        colour(self.background)
         self.root = Path(self.root)
 
     def prepare_data(self) -> None:
-        for split in ("train", "test") if self._folder("test") else ("train",):
-            self.read(split)  # decodes into the cache
+        splits = ("train", "test") if self._folder("test") else ("train",)
+        for split in () if self._parts else splits:  # Lightning comes here at every fit
+            self._mention(split)
+        together(*(partial(self.read, split) for split in splits))  # decodes into the cache
 
     def setup(self, stage: str | None = None) -> None:
         if self.validation == "official" and self._folder("test") is None:
@@ -59,20 +66,37 @@ class ImageFolder(ImageDataModule):
         super().setup(stage)
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
-        folder, classes = self._folder(split), self._classes()
-        unknown = sorted(set(_folders_in(folder)) - set(classes)) if classes else []
-        if unknown:
-            raise InputError(f"{folder}: {', '.join(unknown)} are no classes of {self._folder('train')}.")
-        listed = [sorted(_pictures_below(folder / name)) for name in classes or [""]]
+        classes, listed = self._classes(), [found.paths for found in self._found(split).values()]
         if not any(listed):
-            raise InputError(f"{folder}: no pictures ({', '.join(_SUFFIXES)}){_WAY_OUT}")
-        how = Decoding(self.spec.channels, self.spec.size, self.crop, self.convert)
+            raise InputError(f"{self._folder(split)}: no pictures ({', '.join(ENDINGS)}){_WAY_OUT}")
+        spec = self.spec
+        how = Decoding(spec.channels, spec.size, self.crop, self.convert, background=self.background)
         image = cached_images([path for paths in listed for path in paths], self.root, how, self.cache)
         group = torch.arange(len(listed)).repeat_interleave(torch.tensor([len(paths) for paths in listed]))
         return LabelledItems(image, group if classes else torch.full_like(group, -1), group)
 
     def group_names(self) -> tuple[str, ...]:
         return tuple(self._classes()) or ("all",)
+
+    def _found(self, split: Literal["train", "test"]) -> dict[str, Found]:
+        """What lies in the folder of each class; without labels, in the one folder "." of all."""
+        folder, classes = self._folder(split), self._classes()
+        unknown = sorted(set(_folders_in(folder)) - set(classes)) if classes else []
+        if unknown:
+            raise InputError(f"{folder}: {', '.join(unknown)} are no classes of {self._folder('train')}.")
+        places = {name: folder / name for name in classes or ["."]}
+        return {n: pictures_in(p) if p.is_dir() else Found([], Counter()) for n, p in places.items()}
+
+    def _mention(self, split: Literal["train", "test"]) -> None:
+        """Says what is not used, and which classes have nothing."""
+        found = self._found(split)
+        mention_skipped(self._folder(split), sum((each.skipped for each in found.values()), Counter()))
+        loose = sum(map(is_picture, os.listdir(self._folder(split))))
+        if loose and self.spec.num_classes:
+            log.warning("%s: %d pictures in no class folder are left out", self._folder(split), loose)
+        empty = [name for name, each in found.items() if not each.paths]
+        if 0 < len(empty) < len(found):
+            log.warning("%s: no pictures of class %s", self._folder(split), ", ".join(empty))
 
     def _folder(self, split: Literal["train", "test"]) -> Path | None:
         if split == "train":
@@ -99,13 +123,8 @@ class ImageFolder(ImageDataModule):
 
 
 def _folders_in(folder: Path) -> Iterator[str]:
-    return (one.name for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-
-
-def _pictures_below(folder: Path) -> Iterator[str]:
-    """Without hidden files and folders. os.walk, since a Path for each file takes ten times as long."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name[0] != "." and name.lower().endswith(_SUFFIXES):
-                yield f"{parent}{os.sep}{name}"
+    """Without hidden ones, and links to what holds them."""
+    place = folder.resolve()
+    for one in folder.iterdir():
+        if one.is_dir() and one.name[0] != "." and not place.is_relative_to(one.resolve()):
+            yield one.name

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.dataset import Indexed, StreamDataset
-from datamodules.samplers import EvenBatches, ShuffledBatches
+from datamodules.samplers import Blocks, EvenBatches, ShuffledBatches
 from lit_gen.core.files import replaced
 from lit_gen.core.progress import batches_of_epoch, epochs_done
 from lit_gen.core.random import DataUse, generator, processes
@@ -32,7 +32,8 @@ class LoadedStream(LightningDataModule):
     Attributes:
         spec: what the items look like.
         num_tasks: how many tasks there are; models size their buffers by the same key.
-        batch_size: per process.
+        batch_size: per process, in training.
+        eval_batch_size: images in a block of validation and tests; another size gives other noise.
         num_workers: processes that load; data in memory needs none.
         current_task: the one that is trained.
     """
@@ -40,6 +41,7 @@ class LoadedStream(LightningDataModule):
     spec: Spec
     num_tasks: Positive = 1
     batch_size: Positive = 64
+    eval_batch_size: Positive = 250
     seed: NonNegative = 0
     num_workers: NonNegative = 0
 
@@ -131,10 +133,10 @@ class LoadedStream(LightningDataModule):
         return self._loader(data, batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order(self.dataset("val", range(self.current_task + 1)))
+        return self._in_blocks("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._in_order(self.dataset("test", range(self.current_task + 1)))
+        return self._in_blocks("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The current stage's training items, each exactly once."""
@@ -160,6 +162,13 @@ class LoadedStream(LightningDataModule):
 
     def _training_items(self) -> Indexed:
         return self.dataset("train", self._trained_tasks())
+
+    def _in_blocks(self, split: Split) -> DataLoader[Batch]:
+        """Of the tasks seen so far."""
+        tasks = range(self.current_task + 1)
+        sizes = [len(self.dataset(split, [task])) for task in tasks]
+        blocks = Blocks(sizes, self.eval_batch_size, *processes())
+        return self._loader(self.dataset(split, tasks), blocks)
 
     def _in_order(self, data: Indexed) -> DataLoader[Batch]:
         return self._loader(data, EvenBatches(len(data), self.batch_size, *processes()))

@@ -7,6 +7,7 @@ import torch
 
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
+from lit_gen.core.pictures import together
 from lit_gen.core.types import InputError
 
 
@@ -37,8 +38,7 @@ class MixedData(ImageDataModule):
             )
 
     def prepare_data(self) -> None:
-        for part in self.parts:
-            part.prepare_data()
+        together(*(part.prepare_data for part in self.parts))
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         read = [part.read(split) for part in self.parts]

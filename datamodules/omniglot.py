@@ -9,6 +9,7 @@ import torch
 from datamodules.dataset import LabelledItems
 from datamodules.files import FileImages
 from datamodules.image_cache import Decoding, cached_images
+from lit_gen.core.pictures import pictures_in
 from lit_gen.core.types import ImageSpec, InputError
 
 
@@ -47,15 +48,15 @@ class Omniglot(FileImages):
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
         if split == "test":
             raise InputError("data.validation=official: Omniglot has no test split; use fraction or train.")
-        characters = sorted(path for path in self.folder.glob("*/*") if path.is_dir())
+        folders = self.folder.glob("[!.]*/[!.]*")
+        characters = sorted(path for path in folders if path.is_dir())
         if len(characters) != self.spec.num_classes:
             raise InputError(
                 f"data.spec.num_classes={self.spec.num_classes}, but {self.folder} has {len(characters)} "
                 "characters and the background set 964; unpack its zip again, or correct the key."
             )
-        number = {character: place for place, character in enumerate(characters)}
-        paths = [path for character in characters for path in sorted(character.glob("*.png"))]
+        listed = [pictures_in(character).paths for character in characters]
         how = Decoding(self.spec.channels, self.spec.size, invert=self.invert)
-        image = cached_images([*map(str, paths)], self.folder, how, self.cache)
-        label = torch.tensor([number[path.parent] for path in paths])
+        image = cached_images([path for paths in listed for path in paths], self.folder, how, self.cache)
+        label = torch.arange(len(listed)).repeat_interleave(torch.tensor([len(paths) for paths in listed]))
         return LabelledItems(image, label, label)

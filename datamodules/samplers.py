@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -93,3 +93,31 @@ class EvenBatches(SequentialSampler):
     def __iter__(self) -> Iterator[np.ndarray]:
         share = np.arange(self.rank, self.num_images, self.num_replicas)
         yield from np.array_split(share, self.num_batches)
+
+
+class Blocks(SequentialSampler):
+    """Blocks of images in fixed order, each of one task, dealt to the processes one by one.
+
+    What a block holds depends neither on the size of training batches nor on the number of processes. Every
+    process has equally many; those that are left without one get an empty one.
+
+    Args:
+        sizes: images of every task, one task behind the other.
+    """
+
+    def __init__(self, sizes: Sequence[int], block_size: int, num_replicas: int = 1, rank: int = 0) -> None:
+        ends = np.cumsum(sizes)
+        starts = [
+            (first, end)
+            for size, end in zip(sizes, ends, strict=True)
+            for first in range(end - size, end, block_size)
+        ]
+        blocks = [np.arange(first, min(first + block_size, end)) for first, end in starts]
+        blocks += [np.arange(0)] * (-len(blocks) % num_replicas)
+        self.blocks = blocks[rank::num_replicas]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.blocks)

@@ -13,6 +13,7 @@ from datamodules.loading import LoadedStream
 from datamodules.looks import LOOKS, Look, channels_after
 from datamodules.samplers import ShuffledPairs
 from lit_gen.core.images import flip_some
+from lit_gen.core.pictures import together
 from lit_gen.core.random import DataUse, generator
 from lit_gen.core.types import ImageSpec, InputError, PairBatch, Split, Task
 
@@ -74,8 +75,7 @@ class UnpairedData(LoadedStream):
         self._domains: dict[Split, list[StreamDataset]] = {}
 
     def prepare_data(self) -> None:
-        for source in self.sources:
-            source.prepare_data()
+        together(*(source.prepare_data for source in self.sources))
 
     def setup(self, stage: str | None = None) -> None:
         if self._domains:

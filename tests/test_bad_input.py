@@ -190,8 +190,10 @@ def test_images_to_compare_that_are_missing_or_wrong_are_named(tmp_path, capsys)
     np.savez(good, np.zeros((4, 8, 8, 1), dtype=np.uint8))
     words = ["evaluate", f"real={good}", "extractor=lenet_digits"]
     assert "nothing" in refused(capsys, *words, f"fake={tmp_path}/nothing")
-    np.savez(tmp_path / "float.npz", np.zeros((4, 8, 8, 1)))
-    assert "float64" in refused(capsys, *words, f"fake={tmp_path}/float.npz")
+    np.savez(tmp_path / "float.npz", np.where(np.arange(256) < 64, np.nan, 0.5).reshape(4, 8, 8, 1))
+    message = refused(capsys, *words, f"fake={tmp_path}/float.npz")
+    assert "float64 [4, 8, 8, 1], 25.0% of it no finite numbers; expected levels from 0 to 255" in message
+    assert "background=blak: no colour" in refused(capsys, *words, f"fake={good}", "background=blak")
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refused(capsys, *words, f"fake={tmp_path}/empty")
     (tmp_path / "empty" / "x.png").write_bytes(b"no picture")

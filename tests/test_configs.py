@@ -84,6 +84,7 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
                 "model.band_bits": "published",
                 "trainer.gradient_clip_val": 4.0,
                 "published.fid": 24,
+                "published.extractor": "e2e148bfa65b",
             },
         ),
         (

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = tuple(f"lit_gen.core.{name}" for name in ("types", "batch", "images", "schedules", "random", "files"))
+WORDS = tuple(
+    f"lit_gen.core.{name}"
+    for name in ("types", "batch", "images", "schedules", "random", "files", "pictures")
+)
+NEEDED = {  # beside torch and the standard library
+    "lit_gen.core.random": ("numpy",),  # its SeedSequence
+    "lit_gen.core.pictures": ("numpy", "PIL"),
+}
 TENSORS = tuple(f"lit_gen.{name}" for name in ("nets", "losses", "diffusion", "metrics"))
 MODELS = ("lit_gen.families", "lit_gen.continual")
 BASES = ("lit_gen.families.base", "lit_gen.families.density")
@@ -37,7 +44,7 @@ def forbidden(importer: str, imported: str) -> str | None:
     if is_in(importer, *WORDS):
         if house and not is_in(imported, *WORDS):
             return "the words of core stand below everything else"
-        allowed = ("numpy",) if is_in(importer, "lit_gen.core.random") else ()  # its SeedSequence
+        allowed = NEEDED.get(importer, ())
         if not house and not is_in(imported, "torch", "annotated_types", *allowed, *sys.stdlib_module_names):
             return "the words of core need torch and the standard library only"
     elif is_in(importer, *TENSORS):

@@ -116,6 +116,15 @@ def test_evaluate_takes_other_settings_but_not_another_model(whole, capsys):
         assert word.split(".")[0] in capsys.readouterr().err
 
 
+def test_evaluate_counts_the_images_it_looked_at(whole, capsys):
+    words = ["evaluate", f"ckpt={whole}", "judges=posterior"]
+    assert main([*words, "trainer.limit_test_batches=1"]) == 0  # a block, of the first of two tasks
+    said = capsys.readouterr()
+    assert "32 / 0" in said.out and "limit_test_batches=1: the model's own terms are means over" in said.err
+    assert main([*words, "trainer.limit_test_batches=0"]) == 2
+    assert "trainer.limit_test_batches=0" in capsys.readouterr().err
+
+
 def test_load_gives_the_trained_model(whole):
     model = lit_gen.load(whole)
     assert not model.training

@@ -27,16 +27,15 @@ SPEC = ImageSpec(channels=1, size=8, num_classes=4)
 def make_data(
     num_tasks: int = 2, batch_size: int = 16, joint: bool = False, seed: int = 0, **options
 ) -> SyntheticData:
-    """A stream of class-incremental tasks over 160 images."""
+    """A stream of class-incremental tasks over 160 images, if nothing else is said."""
     data = SyntheticData(
         spec=SPEC,
         split=ClassSplit(num_tasks=num_tasks),
         num_tasks=num_tasks,
-        num_images=160,
         batch_size=batch_size,
         joint=joint,
         seed=seed,
-        **options,
+        **{"num_images": 160} | options,
     )
     data.prepare_data()
     data.setup()
@@ -119,10 +118,10 @@ class CopyingCheckpoints(RunCheckpoints):
         shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")
 
 
-def walk(folder, ckpt_path=None, model=None, **settings):
+def walk(folder, ckpt_path=None, model=None, callbacks=(), **settings):
     """A run over two tasks, or the rest of one: model, trainer, tasks tested; every checkpoint is kept."""
     model, saver = model or ToyGenerator(), CopyingCheckpoints(folder, every_seconds=0.0)
-    trainer, data, tested = make_trainer(saver, **settings), make_data(), []
+    trainer, data, tested = make_trainer(*callbacks, saver, **settings), make_data(), []
 
     def after_task(task):
         trainer.test(model, datamodule=data, verbose=False)

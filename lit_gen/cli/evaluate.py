@@ -23,7 +23,7 @@ from lit_gen.evaluation.folders import compare_folders
 from lit_gen.evaluation.tables import as_text
 
 HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
-lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [out=scores.json] [KEY=VALUE ...]
+lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [background=black] [out=scores.json] [KEY=VALUE ...]
 
 Scores a checkpoint with the judges it was trained with, at the task it had reached; or compares two sets
 of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
@@ -32,6 +32,7 @@ of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
              change it (extractor=inception, sampler=latent, judges=[quality,terms], data.root=...), but not
              model.* and stream.*
   out        also writes the scores as JSON
+  background the colour behind transparent pixels of real and fake: a name, or a number (#ff8800)
   extractor  inception, lenet_mnist, lenet_digits
 
 Examples
@@ -41,7 +42,7 @@ Examples
   lit-gen evaluate real=photos/test fake=generated extractor=inception
 """
 
-_OWN = {"ckpt": str, "real": Path, "fake": Path, "out": Path}
+_OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "out": Path}
 _TOP = ("seed", "published", "mode_collapse")  # of the configuration, beside its groups
 
 
@@ -50,10 +51,10 @@ def run(words: list[str]) -> int:
     out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
-    if "ckpt" in own and not {"real", "fake"} & set(own):
+    if "ckpt" in own and not {"real", "fake", "background"} & set(own):
         rows = evaluate_checkpoint(own["ckpt"], others)
     elif {"real", "fake"} <= set(own) and "ckpt" not in own:
-        rows = _evaluate_folders(own["real"], own["fake"], others)
+        rows = _evaluate_folders(own["real"], own["fake"], own.get("background", "black"), others)
     else:
         raise InputError("give either ckpt=, or both real= and fake=; see lit-gen evaluate --help")
     if rank() == 0:
@@ -74,7 +75,6 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
     switch, scoring = TaskSwitch(config["seed"]), scoring_of(opened.composed, writes=False)
-    switch.stage = opened.stage
     if not scoring.judges:
         raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
     scoring.check(module, data)
@@ -86,19 +86,22 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    logged = trainer.test(module, datamodule=data, verbose=False)[0]
+    logged = trainer.test(module, datamodule=data, verbose=False)
+    if not logged:
+        raise InputError("trainer.limit_test_batches=0: nothing is tested; leave it out")
     judged = {row.metric for row in scoring.rows}
-    terms = {name.removeprefix("test/"): value for name, value in logged.items() if name.count("/") == 1}
-    count, seed = len(data.dataset("test", range(opened.context.num_seen))), config["seed"]
-    own = [Row(None, name, value, "", "", "test", count, 0, seed) for name, value in terms.items()]
+    terms = {name.removeprefix("test/"): value for name, value in logged[0].items() if name.count("/") == 1}
+    count = module.images_evaluated
+    own = [Row(None, name, v, "", "", "test", count, 0, config["seed"]) for name, v in terms.items()]
     return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
-def _evaluate_folders(real: Path, fake: Path, overrides: Sequence[str]) -> list[Row]:
+def _evaluate_folders(real: Path, fake: Path, background: str, overrides: Sequence[str]) -> list[Row]:
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
     seed = composed.config["seed"]
-    return compare_folders(real, fake, quality.extractor, quality.metrics, quality.batch_size, seed)
+    judge = quality.extractor, quality.metrics, quality.batch_size
+    return compare_folders(real, fake, *judge, seed, background)
 
 
 def _line(row: Row) -> dict[str, str]:

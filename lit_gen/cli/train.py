@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import yaml
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import RunCheckpoints
@@ -31,6 +30,7 @@ from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
 from lit_gen.core.module import LitModel
+from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
 from lit_gen.tracking.connection import without_secrets
@@ -66,16 +66,6 @@ _MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "c
 # before anything looks at it; scores are there before the record keeps them; checkpoints hold all states.
 _FIRST = (TaskSwitch, SharedBuffers, AveragedWeights, Scoring)
 _LAST = (RunRecord, RunCheckpoints)
-
-
-class EpochTimer(Timer):
-    """Begins anew when a run is resumed: `max_time` is the time of one start, as a cluster counts it."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
 
 
 class Parts(NamedTuple):
@@ -303,4 +293,4 @@ def _refuse_other_run(words: Sequence[str]) -> None:
 def _timer(limit: Any) -> list[Callback]:
     """In place of Lightning's own, which stops inside an epoch, from where no run is resumed."""
     with plain_errors(f"trainer.max_time={limit!r}"):
-        return [] if limit is None else [EpochTimer(limit, interval="epoch")]
+        return [] if limit is None else [RunTimer(limit)]

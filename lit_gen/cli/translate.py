@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from datamodules.image_cache import Decoding, decode
+from datamodules.image_cache import Decoding, fitted
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import rebuild
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
+from lit_gen.core.pictures import mention_skipped, pictures_in, read_good
 from lit_gen.core.types import InputError, Translates
-from lit_gen.evaluation.folders import filled_folder, image_files
+from lit_gen.evaluation.folders import filled_folder
 from lit_gen.evaluation.plots import write_picture
 
 HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=false] [device=cpu]
@@ -27,8 +30,8 @@ HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=fal
 Translates pictures to the other of the two domains that a model (cyclegan) was trained on.
 
   ckpt       a run folder or a checkpoint file
-  in         a folder of pictures (png, jpg, ...) and folders in it; they become grey or colour as the model
-             needs them, the shorter side is resized to its size and the longer one cut
+  in         a folder of pictures (png, jpg, ...) and folders in it; they are read as in training (with
+             data.a.crop and data.a.background, if to=b) and become grey or colour as the model needs them
   out        where each picture goes under its own name as a PNG; a new or empty folder
   to         the domain that the pictures become part of: a or b
   overwrite  true: out may hold files already; those of the same name are replaced
@@ -58,15 +61,17 @@ def run(words: list[str]) -> int:
     source, out = own["in"], own["out"]
     names = _names(source)
     _check_out(source, out, own.get("overwrite", False))
-    model = rebuild(read(own["ckpt"]), device=own.get("device", "cpu")).module
+    composed, model, *_ = rebuild(read(own["ckpt"]), device=own.get("device", "cpu"))
     able = model.abilities()
     if not isinstance(able, Translates):
         raise InputError(
             f"ckpt={own['ckpt']}: {type(able).__name__} does not translate between domains; give a "
             "checkpoint of model=cyclegan"
         )
+    how = _decoding(model, own["to"], composed.config["data"])
+    images = read_good([str(source / name) for name in names], how.background, partial(fitted, how=how))
     with filled_folder("out", out) as folder:
-        _translate(model, own["to"], source, names, folder)
+        _translate(model, own["to"], images, [folder / name for name in names.values()])
     print(f"{len(names)} images: {out}")
     return 0
 
@@ -75,7 +80,9 @@ def _names(source: Path) -> dict[Path, Path]:
     """Every picture with the place of its translation, both relative to their folders."""
     if not source.is_dir():
         raise InputError(f"in={source}: there is no such folder; give a folder of pictures")
-    files = [file.relative_to(source) for file in image_files(source)]
+    paths, skipped = pictures_in(source)
+    mention_skipped(source, skipped)
+    files = [Path(path).relative_to(source) for path in paths]
     if not files:
         raise InputError(f"in={source}: holds no pictures (png, jpg, ...)")
     names = {file: file.with_suffix(".png") for file in files}
@@ -99,16 +106,20 @@ def _check_out(source: Path, out: Path, overwrite: bool) -> None:
         raise InputError(f"out={out}: is not empty; give another folder, or overwrite=true")
 
 
-def _translate(module: LitModel, to: str, source: Path, names: dict[Path, Path], folder: Path) -> None:
-    how = Decoding(module.spec.channels, module.spec.size, convert=True)
-    files: Sequence[Path] = list(names)
+def _decoding(module: LitModel, to: str, data: Mapping[str, Any]) -> Decoding:
+    """As the pictures of the domain to translate from were read in training, where it was one of files."""
+    domain = data.get("b" if to == "a" else "a") or {}
+    how = {key: domain[key] for key in ("crop", "background") if key in domain}
+    return Decoding(module.spec.channels, module.spec.size, convert=True, **how)
+
+
+def _translate(module: LitModel, to: str, images: Iterator[np.ndarray], files: Sequence[Path]) -> None:
     for first in range(0, len(files), _BLOCK):
         block = files[first : first + _BLOCK]
-        pixels = np.stack([decode(source / file, how) for file in block])
-        image = to_float(torch.from_numpy(pixels)).to(module.device)
+        image = to_float(torch.from_numpy(np.stack([*islice(images, len(block))]))).to(module.device)
         with torch.no_grad():
             translated = to_uint8(module.abilities().translate(image, to=to)).cpu()
         for file, each in zip(block, translated, strict=True):
-            write_picture(folder / names[file], each.permute(1, 2, 0))
+            write_picture(file, each.permute(1, 2, 0))
         if len(files) > _BLOCK:
             log.info("%d of %d images", first + len(block), len(files))

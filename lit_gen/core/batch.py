@@ -99,6 +99,11 @@ class Batch(NamedTuple):
         """Number of items."""
         return len(self.index)
 
+    @property
+    def first(self) -> int:
+        """The place of its first item in the stream."""
+        return int(self.index[0])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """All parts on the device."""
         return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
@@ -130,6 +135,10 @@ class PairBatch(NamedTuple):
     @property
     def size(self) -> int:
         return self.a.size
+
+    @property
+    def first(self) -> int:
+        return self.a.first
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         return self.each(lambda half: half.to(device, non_blocking))

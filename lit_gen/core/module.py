@@ -37,6 +37,7 @@ class LitModel(LightningModule):
     """
 
     needs_every_task = False  # whether the union of the tasks (stream.joint=true) is of no use to it
+    compares_images = False  # whether its loss tells nothing about a batch of one image
 
     def __init__(
         self, spec: ImageSpec, optimizer: OptimizerFactory, schedule: ScheduleFactor | None = None
@@ -67,6 +68,10 @@ class LitModel(LightningModule):
     def evaluate(self, batch: Batch) -> Terms:
         """Terms on held-out images; called on loaded checkpoints too, where no phase was entered."""
         return {} if type(self).step is LitModel.step else self.step(batch, 1.0)
+
+    def counted(self, batch: Batch) -> int | Tensor:
+        """How many images of the batch its terms are means over."""
+        return batch.size
 
     def abilities(self) -> nn.Module:
         """The module whose protocols (HasCodes, Classifies, ...) count: itself, or the one it wraps."""
@@ -115,7 +120,7 @@ class LitModel(LightningModule):
         self.turns_stepped = ()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        phase, images = self._entered(), batch.size
+        phase, images = self._entered(), self.counted(batch)
         if phase.prepare is not None:
             with torch.no_grad():
                 batch = phase.prepare(batch)
@@ -149,11 +154,12 @@ class LitModel(LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_curves()
         # For monitors (early stopping, best checkpoint) only: the loggers already have every window.
-        self.log_dict(_named("train", self._curves.all()), logger=False, sync_dist=True)
+        self.log_shared(_named("train", self._curves.all()), logger=False)
         self._curves = Means()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluated.note(self.evaluate(batch), batch.size)
+        if batch.size:  # a process without images of its own gets an empty batch
+            self._evaluated.note(self.evaluate(batch), self.counted(batch))
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -171,6 +177,16 @@ class LitModel(LightningModule):
         with torch.set_grad_enabled(phase.with_grad):
             for turn in phase.turns:
                 turn.loss(batch, 1.0)
+
+    def log_shared(self, values: dict[str, float], **options: Any) -> None:
+        """Logs what every process knows alike. Their largest is the same to the bit, where a mean would not
+        be; without any reduction Lightning warns."""
+        self.log_dict(values, sync_dist=True, reduce_fx="max", **options)
+
+    @property
+    def images_evaluated(self) -> int:
+        """That the latest means over validation or test images are over."""
+        return self._evaluated.images
 
     # --- turns
 
@@ -219,7 +235,7 @@ class LitModel(LightningModule):
         """The part of the phase that is done, the current batch included once it was counted."""
         return self.course.part(self.trainer.num_training_batches)
 
-    def _note(self, terms: Terms, images: int) -> None:
+    def _note(self, terms: Terms, images: int | Tensor) -> None:
         """Keeps the terms as tensors; they are averaged and logged every `log_every_n_steps` batches."""
         self.latest_terms = {name: value.detach() for name, value in terms.items()}
         self._curves.note(self.latest_terms, images)
@@ -232,8 +248,7 @@ class LitModel(LightningModule):
                 logger.log_metrics(means, step=batches_seen(self.trainer) - 1)
 
     def _log_evaluation(self, split: str) -> None:
-        # The same on every process; without sync_dist Lightning would warn that it may not be.
-        self.log_dict(_named(split, self._evaluated.latest(self.device)), sync_dist=True)
+        self.log_shared(_named(split, self._evaluated.latest(self.device)))
 
 
 class Sampler(Protocol):

@@ -30,5 +30,14 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def united(names: set[str]) -> list[str]:
+    """The names that any process has, in one order; collective."""
+    if not _are_several():
+        return sorted(names)
+    every: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(every, names)
+    return sorted(set().union(*every))
+
+
 def _are_several() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()

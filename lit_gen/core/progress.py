@@ -32,6 +32,12 @@ def stored_epochs(state: Mapping[str, Any]) -> int:
     return state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
 
 
+def is_inside_epoch(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written before its epoch had ended."""
+    epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return epochs["ready"] != epochs["processed"]
+
+
 def end_fit_at(trainer: Trainer, epoch: int | None) -> None:
     """The next fit ends when the run has had so many epochs; None: when `should_stop` says so."""
     trainer.fit_loop.max_epochs = -1 if epoch is None else epoch

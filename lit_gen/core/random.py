@@ -21,9 +21,7 @@ class Use(IntEnum):
     meaning: published values depend on them.
     """
 
-    TRAIN = 0  # kinds of batches
-    VALIDATE = 1
-    TEST = 2
+    TRAIN = 0  # batches
     BETWEEN = 3  # before, after and between fits
     SAMPLES = 201  # sample quality
     SAMPLES_CHOICE = 202
@@ -32,7 +30,7 @@ class Use(IntEnum):
     LIKELIHOOD_TRIAL = 213
     POSTERIOR_CHOICE = 221
     POSTERIOR = 222
-    TERMS = 231
+    TERMS = 231  # a model's own, of held-out images
     LATENT_MAP = 301
     CHOICE = 401  # analyses
     NOISE = 402

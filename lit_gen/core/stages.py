@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,8 @@ from lit_gen.core import checkpoint
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.frozen import trainable
 from lit_gen.core.module import LitModel
-from lit_gen.core.progress import Course, end_fit_at, epochs_done, stored_epochs, take_over
+from lit_gen.core.one_fit import Anew, check_callbacks, is_out_of_time
+from lit_gen.core.progress import Course, end_fit_at, epochs_done, is_inside_epoch, stored_epochs, take_over
 from lit_gen.core.types import InputError, Phase, StreamData, Task
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Switch(Protocol):
     phase: int  # place in `module.phases(task)`
     course: Course  # how far the phase is
     ended: bool  # the phase's `end` has run
+    stopped: bool  # a callback had ended the phase of the checkpoint before its length was reached
     current: tuple[Task, Phase] | None  # what is trained now
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -58,12 +61,18 @@ def fit_stages(
         Whether the end was reached; False when the Trainer's timer stopped the run.
 
     Raises:
-        InputError: the Trainer's settings cannot carry this model's phases.
+        InputError: the Trainer's settings cannot carry this model's phases, or the checkpoint was written
+            inside an epoch.
     """
     check_stages(trainer, module, datamodule)
     walk = _Walk(trainer, module, datamodule, max_phase_epochs)
     stored = checkpoint.read(ckpt_path) if ckpt_path is not None else None
     if stored is not None:
+        if is_inside_epoch(stored.state):
+            raise InputError(
+                f"checkpoint {stored.path}: was written inside an epoch, from where no run goes on exactly; "
+                "resume from the run's own last.ckpt"
+            )
         walk.switch.load_state_dict(stored.state["callbacks"][walk.switch.state_key])
     first = (walk.switch.stage, walk.switch.phase)
     for stage in range(first[0], len(datamodule.stages)):
@@ -74,7 +83,7 @@ def fit_stages(
                 continue
             walk.run(stage, number, task, phase, stored)
             stored = None
-            if walk.out_of_time():
+            if is_out_of_time(trainer):
                 log.warning(
                     "trainer.max_time is over; stopped after phase %s of task %s", phase.name, task.name
                 )
@@ -107,6 +116,8 @@ def check_stages(
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: this model runs its "
             "optimizer steps by hand, one per turn and batch. Set it to 1 and raise data.batch_size."
         )
+    check_callbacks(trainer.callbacks, phases)
+    _check_batches(trainer, module, datamodule)
     counts_steps = trainer.max_steps != -1 or any(p.steps or p.images for p in phases)
     if counts_steps and (trainer.min_epochs or trainer.min_steps):
         raise InputError(
@@ -114,6 +125,27 @@ def check_stages(
             "them out."
         )
     _check_processes(trainer, phases, settings or {})
+
+
+def _check_batches(trainer: Trainer, module: LitModel, datamodule: StreamData) -> None:
+    size, world = getattr(datamodule, "batch_size", None), trainer.world_size
+    if size is None or not any(getattr(part, "compares_images", False) for part in module.modules()):
+        return
+    shares = {task.name: math.ceil(task.num_images / world) for task in datamodule.stages}
+    alone = [name for name, share in shares.items() if share % size == 1]
+    if size == 1 or 1 in shares.values():
+        raise InputError(
+            f"data.batch_size={size}, with {min(shares.values())} images in the smallest task: what "
+            f"{type(module).__name__} keeps apart are the codes of a batch, and one image has no others. "
+            "Take batches of 2 images or more, better of 64."
+        )
+    if alone:
+        log.warning(
+            "data.batch_size=%d leaves one image alone in the last batch of every epoch (task %s), where the "
+            "penalty keeps no codes apart; another size does not",
+            size,
+            ", ".join(alone),
+        )
 
 
 def _check_processes(trainer: Trainer, phases: list[Phase], settings: Mapping[str, Any]) -> None:
@@ -155,17 +187,20 @@ class _Walk:
         if len(switches) != 1:
             raise RuntimeError(f"fit_stages needs one TaskSwitch among the callbacks, got {len(switches)}")
         self.switch = switches[0]
+        self.anew = Anew(trainer.callbacks)
 
     def run(self, stage: int, number: int, task: Task, phase: Phase, stored: Stored | None) -> None:
         """One phase: what is left of it when it is the one stored in a checkpoint."""
         switch, course = self.switch, self._course(phase)
         if stored is None:
-            switch.stage, switch.phase, switch.ended = stage, number, False
+            switch.stage, switch.phase, switch.ended, switch.stopped = stage, number, False, False
+            self.anew.begin()
             course.first_epoch = epochs_done(self.trainer)
         else:
             course.load_state_dict(switch.course.state_dict())
         switch.current, switch.course = (task, phase), course
-        if stored is not None and (switch.ended or course.is_over_at(stored_epochs(stored.state))):
+        is_over = switch.ended or switch.stopped
+        if stored is not None and (is_over or course.is_over_at(stored_epochs(stored.state))):
             self._take_over(stored)
         elif not trainable(*phase.trains):
             self.trainer.predict(self.module, datamodule=self.datamodule, return_predictions=False)
@@ -174,11 +209,6 @@ class _Walk:
             path = stored.path if stored else None
             self.trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=path)
         switch.finish(self.module)
-
-    def out_of_time(self) -> bool:
-        """Whether the Trainer's timer (`max_time`) has run out."""
-        timers = [c for c in self.trainer.callbacks if hasattr(c, "time_remaining")]
-        return any(timer.time_remaining() is not None and timer.time_remaining() <= 0 for timer in timers)
 
     def _course(self, phase: Phase) -> Course:
         """The course of a phase at its beginning: its own length, or else the Trainer's; cut short."""

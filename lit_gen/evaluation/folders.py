@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from lit_gen.core.pictures import (
+    ENDINGS,
+    Picture,
+    colour,
+    mention_skipped,
+    pictures_in,
+    read_good,
+    together,
+)
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
 from lit_gen.metrics.base import FeatureMetric
 from lit_gen.metrics.features import FeatureExtractor
-
-_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
 def compare_folders(
@@ -27,15 +34,21 @@ def compare_folders(
     metrics: Sequence[FeatureMetric],
     batch_size: int,
     seed: int,
+    background: str = "black",
 ) -> list[Row]:
-    """Scores of the images in `fake` against those in `real`.
+    """Scores of the images in `fake` against those in `real`; all are looked at before the first is scored.
+
+    Args:
+        background: the colour behind what is transparent.
 
     Raises:
-        InputError: a path is missing, holds no images, or one that cannot be read.
+        InputError: a path is missing, holds no images, or some that cannot be read: names them.
     """
-    sides = {}
-    for name, path in (("real", real), ("fake", fake)):
-        features, logits = zip(*map(extractor, batches(name, path, batch_size)), strict=True)
+    colour(background)
+    places, sides = (("real", real), ("fake", fake)), {}
+    opened = together(*(partial(batches, *place, batch_size, background) for place in places))
+    for (name, _), images in zip(places, opened, strict=True):
+        features, logits = zip(*map(extractor, images), strict=True)
         sides[name] = torch.cat(features), None if logits[0] is None else torch.cat(logits)
     counts, values = [len(features) for features, _ in sides.values()], {}
     for metric in metrics:
@@ -47,29 +60,25 @@ def compare_folders(
     return [Row(None, name, float(value), *about) for name, value in values.items()]
 
 
-def batches(name: str, path: Path, batch_size: int) -> Iterator[Tensor]:
+def batches(name: str, path: Path, batch_size: int, background: str = "black") -> Iterator[Tensor]:
     """uint8 [B, C, H, W] of a folder or an archive; a batch holds images of one size, so that no image is
     scaled twice.
 
     Args:
         name: the key that the path was given with, for messages.
+        background: the colour behind what is transparent.
 
     Raises:
-        InputError: there is nothing there, or something that cannot be read.
+        InputError: at once: there is nothing there, or something that cannot be read.
     """
-    images = _archive(name, path) if path.suffix == ".npz" else _folder(name, path)
-    waiting: list[Tensor] = []
-    for image in images:
-        if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
-            yield torch.stack(waiting)
-            waiting = []
-        waiting.append(image)
-    yield torch.stack(waiting)
+    return _batched(
+        _archive(name, path) if path.suffix == ".npz" else _folder(name, path, background), batch_size
+    )
 
 
 def image_files(folder: Path) -> list[Path]:
     """The image files in a folder and all folders in it, in the order in which `batches` reads them."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
+    return [*map(Path, pictures_in(folder).paths)]
 
 
 @contextmanager
@@ -91,7 +100,17 @@ def filled_folder(name: str, out: Path) -> Iterator[Path]:
         raise InputError(f"{name}={out}: cannot be written ({error.strerror or error})") from error
 
 
-def _archive(name: str, path: Path) -> Iterator[Tensor]:
+def _batched(images: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
+    waiting: list[Tensor] = []
+    for image in images:
+        if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
+            yield torch.stack(waiting)
+            waiting = []
+        waiting.append(image)
+    yield torch.stack(waiting)
+
+
+def _archive(name: str, path: Path) -> Tensor:
     if not path.is_file():
         raise InputError(f"{name}={path}: there is no such file")
     try:
@@ -101,23 +120,26 @@ def _archive(name: str, path: Path) -> Iterator[Tensor]:
     except Exception as error:  # zipfile, numpy and zlib each raise their own kinds for a damaged archive
         raise InputError(f"{name}={path}: cannot be read as an .npz archive ({error})") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) == 0:
+        found = f"{images.dtype} {list(images.shape)}"
+        if images.dtype.kind == "f" and (share := 1 - np.isfinite(images).mean()):
+            found += f", {share:.1%} of it no finite numbers"
         raise InputError(
-            f"{name}={path}: {key!r} is {images.dtype} {list(images.shape)}; expected uint8 [N, H, W, 1 or 3]"
+            f"{name}={path}: {key!r} is {found}; expected levels from 0 to 255 as uint8 [N, H, W, 1 or 3]"
         )
-    yield from torch.from_numpy(images).permute(0, 3, 1, 2)
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def _folder(name: str, path: Path) -> Iterator[Tensor]:
+def _folder(name: str, path: Path, background: str) -> Iterator[Tensor]:
     if not path.is_dir():
         raise InputError(f"{name}={path}: there is no such folder; give one of images or an .npz archive")
-    files = image_files(path)
-    if not files:
-        raise InputError(f"{name}={path}: holds no images ({', '.join(sorted(_ENDINGS))})")
-    for file in files:
-        try:
-            with Image.open(file) as picture:
-                grey = picture.mode in ("1", "L", "I;16")
-                pixels = np.asarray(picture.convert("L" if grey else "RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise InputError(f"{name}: {file}: no readable image ({error}); replace or remove it") from error
-        yield torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+    paths, skipped = pictures_in(path)
+    mention_skipped(path, skipped)
+    if not paths:
+        raise InputError(f"{name}={path}: holds no images ({', '.join(ENDINGS)})")
+    return map(torch.from_numpy, read_good(paths, background, _whole))
+
+
+def _whole(picture: Picture) -> np.ndarray:
+    """uint8 [C, H, W], C = 1 or 3."""
+    pixels = np.array(picture.image)
+    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from lit_gen.evaluation.plots import heat_maps
 from lit_gen.evaluation.tables import as_text
 
 _DRAWN = ("fid", "precision", "recall", "accuracy")
-_SOURCE = "source"
+_ABOUT = ("source", "extractor")  # of published figures; words, not figures
 _SHARES = ("prd_precision", "prd_recall", "precision", "recall", "accuracy")  # published in percent
 
 
@@ -32,41 +33,59 @@ def matrix_picture(board: Board) -> Tensor | None:
 def beside_published(
     rows: Sequence[Row], published: Mapping[str, float | str], single_task: bool = False
 ) -> str:
-    """Our figures, means over tasks after the last one, beside the published ones: a line for each of these.
+    """Our figures, means over tasks after the last one, and the published ones: a line for each of these.
 
-    Shares are in percent, as they are published. An FID is comparable only under the same feature extractor,
-    which the table names.
+    Shares are in percent, as they are published. Distances and shares mean something else with other weights
+    of the extractor: ours stand beside the published ones only where both are those of the same weights, else
+    in a column of their own.
 
     Args:
-        published: figures by metric ("fid", "prd_precision", ...), and "source", which says where they were
-            found and what they were measured with.
+        published: figures by metric ("fid", "prd_precision", ...); "source", which says where they were found
+            and what they were measured with; and "extractor", the hash of the weights they were measured
+            with. Without it they compare with nothing of ours, as where the protocol is another one.
         single_task: the scores of all tasks together are those of the only one.
     """
-    lines = []
+    lines, apart = [], False
     for name, value in check_published(published).items():
         factor = 100 if name in _SHARES else 1
-        values: dict[str, list[float]] = {}
+        values: dict[tuple[str, str], list[float]] = {}
         for row in rows:
             if row.metric == name and row.split == "test" and (row.on_task is not None or single_task):
-                values.setdefault(row.extractor, []).append(row.value)
-        for extractor, some in (values or {"-": [math.nan]}).items():
+                values.setdefault((row.extractor, row.extractor_hash), []).append(row.value)
+        for (extractor, weights_hash), some in (values or {("", ""): [math.nan]}).items():
             ours = factor * sum(some) / len(some)
             text = "-" if math.isnan(ours) else f"{ours:.1f}"
-            measured = {"published": f"{value:g}", "ours": text, "measured with": extractor}
-            lines.append({"mean over tasks": name} | measured)
-    return f"{as_text(lines)}\npublished: {published.get(_SOURCE, '')}"
+            alike = not extractor or weights_hash == str(published.get("extractor"))
+            apart = apart or not alike
+            lines.append(
+                {"mean over tasks": name, "published": f"{value:g}", "ours": text if alike else ""}
+                | {"ours, not comparable": "" if alike else text}
+                | {"measured with": f"{extractor} ({weights_hash})" if extractor else "-"}
+            )
+    notes = [f"published: {published.get('source', '')}"]
+    if apart:
+        notes.append(
+            "Not comparable: measured with another extractor, or in another way, than the published figures."
+        )
+    return "\n".join([as_text(lines), *notes])
 
 
 def check_published(published: Mapping[str, float | str]) -> dict[str, float]:
-    """The figures without their source.
+    """The figures alone.
 
     Raises:
-        InputError: one is no number.
+        InputError: one is no number, or the extractor is no hash.
     """
-    figures = {name: value for name, value in published.items() if name != _SOURCE}
+    figures = {name: value for name, value in published.items() if name not in _ABOUT}
     for name, value in figures.items():
-        if not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"published.{name}={value!r}: a published figure is a number")
+    weights_hash = published.get("extractor")
+    if weights_hash is not None and not re.fullmatch("[0-9a-f]{12}", str(weights_hash)):
+        raise InputError(
+            f"published.extractor={weights_hash!r}: the hash of an extractor's weights is twelve hexadecimal "
+            "digits in quotes, as scores.csv has it (extractor_hash)"
+        )
     return figures
 
 

@@ -43,6 +43,9 @@ class Classifier(LitModel):
     def evaluate(self, batch: Batch) -> Terms:
         return self._terms(batch)
 
+    def counted(self, batch: Batch) -> Tensor:
+        return (batch.label >= 0).sum()
+
     def classify(self, image: Tensor) -> Tensor:
         return self.net(image)[1]
 

@@ -38,13 +38,16 @@ class SinkhornAE(LatentGenerator):
         generator: noise [B, noise_size] and condition [B, K] or None -> code [B, latent_size]; None is a
             `NoiseGenerator`.
         noise: (n, size, device) -> [n, size].
-        divergence: (codes [N, D], generated codes [N, D]) -> scalar.
+        divergence: (codes [N, D], generated codes [N, D]) -> scalar. That of minibatches is least where
+            generated codes vary less than codes, as samples then do; `SinkhornDivergence(unbiased=True)` has
+            no such pull.
         weight: of the divergence beside the reconstruction error of one image. The divergence also falls
             when all codes shrink; with too large a weight they end below its blur, where it tells nothing
             apart.
         condition_scale: length of the condition's vector beside a code.
     """
 
+    compares_images = True
     nets_are_told = False
 
     def __init__(

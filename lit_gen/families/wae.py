@@ -41,6 +41,8 @@ class WAE(LatentGenerator):
         condition_scale: length of the condition's vector beside a code.
     """
 
+    compares_images = True
+
     def __init__(
         self,
         spec: ImageSpec,

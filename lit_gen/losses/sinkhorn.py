@@ -2,7 +2,8 @@
 
 Sources: Feydy et al. 2019, "Interpolating between optimal transport and MMD using Sinkhorn divergences",
 arXiv:1810.08278 (divergence, symmetric updates, gradient); Feydy 2020, "Geometric data analysis, beyond
-convolutions" (one update per temperature).
+convolutions" (one update per temperature); Salimans et al. 2018, "Improving GANs using optimal transport",
+arXiv:1803.05573, section 3 (minibatches of one distribution are held against each other).
 """
 
 from __future__ import annotations
@@ -32,16 +33,24 @@ class SinkhornDivergence:
     The potentials are updated once per temperature, from diameter^2 down to blur^2. The gradient is that of
     the last update alone, which at convergence is the gradient of S; it cannot be differentiated again.
 
+    As a loss of minibatches S pulls inwards: a small set is nearest to another draw of its own distribution
+    when it is contracted, and the more so in many dimensions (`benchmarks/contraction.py`). `unbiased` gives
+    (OT(x1, y1) + OT(x2, y2) - OT(x1, x2) - OT(y1, y2)) / 2 of halves instead, which has no gradient on
+    average where both sets have one distribution. It takes no longer, varies more and is often negative.
+
     Args:
         blur: length below which points are not told apart.
         scaling: the temperature falls by scaling^2 per update; nearer to 1 is slower and more exact.
         diameter: where annealing begins; None: the largest range of a coordinate. One below blur leaves two
             updates, which is too few for points that are further apart than that.
+        unbiased: halves are every other point, whose order must not depend on where they are. Sets with a
+            single point have no halves; they give S.
     """
 
     blur: Annotated[float, Gt(0)] = 0.05
-    scaling: Annotated[float, Gt(0), Lt(1)] = 0.5
+    scaling: Annotated[float, Gt(0), Lt(1)] = 0.95
     diameter: Annotated[float, Gt(0)] | None = None
+    unbiased: bool = False
 
     takes_samples: ClassVar[bool] = True
 
@@ -82,14 +91,14 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, settings: SinkhornDivergence) -> Tensor:
+        temperatures = settings.temperatures(x, y)
         with torch.autocast(x.device.type, enabled=False):
-            xy, xx, yy = _couple([(x, y), (x, x), (y, y)], settings.temperatures(x, y))
-        # The gradient of a potential is the point minus what it is coupled to, and the point itself cancels.
-        ctx.save_for_backward(
-            (xx.seen_by_first - xy.seen_by_first) / x.shape[-2],
-            (yy.seen_by_second - xy.seen_by_second) / y.shape[-2],
-        )
-        return (xy.first - xx.first).mean(-1) + (xy.second - yy.second).mean(-1)
+            if settings.unbiased and min(x.shape[-2], y.shape[-2]) > 1:
+                value, *gradients = _between_halves(x, y, temperatures)
+            else:
+                value, *gradients = _debiased(x, y, temperatures)
+        ctx.save_for_backward(*gradients)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -98,11 +107,42 @@ class _Divergence(torch.autograd.Function):
         return gradient[:, None, None] * to_x, gradient[:, None, None] * to_y, None
 
 
+# The gradient of a potential is the point minus what it is coupled to, and the point itself cancels.
+
+
+def _debiased(x: Tensor, y: Tensor, temperatures: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2, [B], and its gradients."""
+    xy, xx, yy = _couple([(x, y), (x, x), (y, y)], temperatures)
+    return (
+        (xy.first - xx.first).mean(-1) + (xy.second - yy.second).mean(-1),
+        (xx.seen_by_first - xy.seen_by_first) / x.shape[1],
+        (yy.seen_by_second - xy.seen_by_second) / y.shape[1],
+    )
+
+
+def _between_halves(x: Tensor, y: Tensor, temperatures: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """(OT(x1, y1) + OT(x2, y2) - OT(x1, x2) - OT(y1, y2)) / 2, [B], and its gradients."""
+    value, to_x, to_y = x.new_zeros(len(x)), torch.empty_like(x), torch.empty_like(y)
+    (x1, x2), (y1, y2) = ((points[:, ::2], points[:, 1::2]) for points in (x, y))
+    one, two, of_x, of_y = _couple([(x1, y1), (x2, y2), (x1, x2), (y1, y2)], temperatures)
+    for whole, start, potential, among, seen, seen_among in (
+        (to_x, 0, one.first, of_x.first, one.seen_by_first, of_x.seen_by_first),
+        (to_x, 1, two.first, of_x.second, two.seen_by_first, of_x.seen_by_second),
+        (to_y, 0, one.second, of_y.first, one.seen_by_second, of_y.seen_by_first),
+        (to_y, 1, two.second, of_y.second, two.seen_by_second, of_y.seen_by_second),
+    ):
+        value += (potential - among).mean(-1) / 2
+        whole[:, start::2] = (seen_among - seen) / (2 * potential.shape[-1])
+    return value, to_x, to_y
+
+
 def _couple(pairs: list[tuple[Tensor, Tensor]], temperatures: list[float]) -> list[_Coupled]:
     """Couples each pair of sets; all of them in the same calls where they have one shape and are small."""
     x, y = pairs[0]
     entries = x.shape[0] * x.shape[1] * y.shape[1]
-    if x.shape != y.shape or (x.device.type == "cpu" and entries > _FITS_THE_CACHE):
+    if len({points.shape for pair in pairs for points in pair}) > 1 or (
+        x.device.type == "cpu" and entries > _FITS_THE_CACHE
+    ):
         return [_solve(*pair, temperatures) for pair in pairs]
     parts = _solve(*(torch.cat(sets) for sets in zip(*pairs, strict=True)), temperatures)
     return [_Coupled(*part) for part in zip(*(tensor.chunk(len(pairs)) for tensor in parts), strict=True)]

@@ -5,6 +5,7 @@ package.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,15 @@ WEIGHTS = Path(__file__).parent / "weights"
 """Where the weights that ship with the package lie."""
 
 _HEADER = ("dataset", "test_accuracy", "num_classes", "channels")
+
+_AUTHORS = {
+    "conv1": "convolutions.0",
+    "conv2": "convolutions.3",
+    "fc1": "features.0",
+    "fc2": "features.2",
+    "fc3": "classes.1",
+}
+"""Layers of the LeNet that Multiband VAE was scored with (Deja et al. 2022), and what `LeNet` calls them."""
 
 
 class FeatureExtractor(nn.Module):
@@ -48,15 +58,19 @@ class FeatureExtractor(nn.Module):
         """Stays in evaluation mode, whatever a parent module is told."""
         return super().train(False)
 
-    def _freeze(self, net: nn.Module) -> None:
+    def _freeze(self, net: nn.Module, known: bool) -> None:
+        """Weights that are not known by the extractor's name add six digits of their hash to it, so that
+        scores of two extractors never share a name."""
         self.weights_hash = weights_hash(net)
+        if not known:
+            self.name = f"{self.name}-{self.weights_hash[:6]}"
         self.requires_grad_(False)
         self.train(False)
 
 
 class LeNetExtractor(FeatureExtractor):
     """A small classifier and its weights; "fid/lenet_mnist" is a number of its own, not comparable with
-    Inception's.
+    Inception's, nor with that of other weights.
 
         >>> from lit_gen import LeNet
         >>> extract = LeNetExtractor(LeNet(1, 10), "lenet_digits")
@@ -66,9 +80,10 @@ class LeNetExtractor(FeatureExtractor):
 
     Args:
         net: image in [-1, 1] -> (features, logits).
-        weights: a .safetensors file written by `save_extractor`, or the name of one that ships with the
-            package.
-        name: None is that of the file.
+        weights: the name of those that ship with the package, a .safetensors file written by
+            `save_extractor`, or a file of `torch.save` with a state dict, which may have the names of the
+            authors of Multiband VAE (conv1, conv2, fc1, fc2, fc3); images are then shown in [0, 1].
+        name: None is that of the file. Six digits of the hash follow where no weights of that name ship.
 
     Attributes:
         header: what the weights' file says of itself: data set, test accuracy, classes, channels.
@@ -76,14 +91,21 @@ class LeNetExtractor(FeatureExtractor):
 
     def __init__(self, net: ClassifyingNet, weights: str | Path, name: str | None = None) -> None:
         super().__init__()
-        self.name, self.net = name or Path(weights).stem, net
+        path, self.net = _weights_path(weights), net
         self.num_features, self.num_logits = net.num_features, net.num_classes
-        self.header = _load(net, _weights_path(weights))
-        self._freeze(self.net)
+        state, self.header = _read(path)
+        self._in_unit_range = {key.rpartition(".")[0] for key in state} == _AUTHORS.keys()
+        if self._in_unit_range:
+            parts = {key: key.rpartition(".") for key in state}
+            state = {_AUTHORS[layer] + dot + end: state[key] for key, (layer, dot, end) in parts.items()}
+        _load(net, state, path)
+        self.name = name or path.stem
+        self._freeze(self.net, known=path == WEIGHTS / f"{self.name}.safetensors")
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        features, logits = self.net(with_channels(to_float(_is_uint8(image)), self.net.channels))
+        shown = with_channels(to_float(_is_uint8(image)), self.net.channels)
+        features, logits = self.net((shown + 1) / 2 if self._in_unit_range else shown)
         return features.float(), logits.float()
 
 
@@ -95,11 +117,12 @@ class TorchFidelityInception(FeatureExtractor):
 
     Args:
         weights: the file (see `URL`); None is torch.hub's cache, where torch-fidelity keeps it. Nothing is
-            downloaded.
+            downloaded. Six digits of the hash follow the name where the file has another one.
     """
 
     # Version 0.2.0 is that of the weights, not of the package.
     URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+    _FILE = URL.rpartition("/")[2]
 
     name = "inception"
     num_features = 2048
@@ -123,7 +146,7 @@ class TorchFidelityInception(FeatureExtractor):
                 f"extractor.weights={path}: these are not the weights of {type(self).__name__} "
                 f"({str(error).strip().splitlines()[0]}). Take them from {self.URL}"
             ) from error
-        self._freeze(self.net)
+        self._freeze(self.net, known=path.name == self._FILE)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -131,7 +154,7 @@ class TorchFidelityInception(FeatureExtractor):
         return features.float(), logits.float()
 
     def _found(self, weights: str | Path | None) -> Path:
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / self.URL.rsplit("/", 1)[1]
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / self._FILE
         path = cached if weights is None else Path(weights).expanduser()
         if not path.is_file():
             raise InputError(
@@ -209,20 +232,49 @@ def _weights_path(weights: str | Path) -> Path:
     shipped = ", ".join(sorted(file.stem for file in WEIGHTS.glob("*.safetensors"))) or "none"
     raise InputError(
         f"extractor.weights={weights}: there is no such file, and no such weights in the package "
-        f"(there: {shipped}). Name a .safetensors file, or one of those"
+        f"(there: {shipped}). Name a .safetensors file, a state dict of torch.save, or one of those"
     )
 
 
-def _load(net: nn.Module, path: Path) -> dict[str, str]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights by name, and what the file says of itself. No code of a file is run.
+
+    Raises:
+        InputError: it holds something else, or weights that are not finite.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
-    except (SafetensorError, RuntimeError) as error:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                header = file.metadata() or {}
+        else:
+            state, header = torch.load(path, map_location="cpu", weights_only=True), {}
+    except pickle.UnpicklingError as error:  # torch's own words are about switching this check off
+        raise InputError(
+            f"extractor.weights={path}: not weights of LeNet: no file of torch.save, or of more than tensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"extractor.weights={path}: not weights of LeNet: unreadable ({reason})") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise InputError(
+            f"extractor.weights={path}: not weights of LeNet: holds no state dict, which has a tensor by "
+            "name for every layer; save net.state_dict()"
+        )
+    if not all(value.isfinite().all() for value in state.values()):
+        raise InputError(f"extractor.weights={path}: holds weights that are not finite")
+    return dict(state), header
+
+
+def _load(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
         raise InputError(
             f"extractor.weights={path}: these are not weights of {type(net).__name__} "
             f"({' '.join(str(error).split())}). Channels and num_classes must be those it was trained with"
         ) from error
-    return header

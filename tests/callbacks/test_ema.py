@@ -1,14 +1,17 @@
 """Averages of chosen modules: the closed form, everything else untouched, over phases, and exact resumes."""
 
+import csv
 import functools
 
 import pytest
 import torch
 from lightning import Callback
+from test_runs import TINY
 from torch import nn
 from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
 from callbacks.ema import AveragedWeights, use_average
+from lit_gen.__main__ import main
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.stages import fit_stages
@@ -242,3 +245,24 @@ def test_an_unknown_module_is_named_with_those_there_are():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         AveragedWeights(**settings)
+
+
+def test_losses_and_scores_are_the_averages_in_whatever_order_callbacks_are_named(tmp_path):
+    found = []
+    for order in ("[default,ema]", "[ema,default]"):
+        words = [word for word in TINY if not word.startswith(("stream", "model"))]
+        words += [
+            "model=vae",
+            "model.latent_size=4",
+            "trainer.max_epochs=2",
+            "trainer.check_val_every_n_epoch=1",
+        ]
+        words += [f"callbacks={order}", "callbacks.ema.decay=0.9", "judges.quality.every_n_epochs=1"]
+        folder = tmp_path / order
+        assert main(["train", *words, f"output_dir={folder}"]) == 0
+        lines = csv.DictReader((folder / "metrics.csv").open())
+        found.append({(line["step"], line["metric"]): line["value"] for line in lines})
+    assert found[0] == found[1]
+    last = {name: value for (_, name), value in found[0].items()}  # at the end of the last epoch, and tested
+    for name in ("loss", "fid/lenet_digits"):
+        assert float(last[f"val/{name}"]) == pytest.approx(float(last[f"test/{name}"]), rel=1e-6)

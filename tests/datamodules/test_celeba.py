@@ -106,12 +106,21 @@ def test_attributes_as_labels(tmp_path):
     assert counts == tuple(batch.label.sum(0).long().tolist()) and counts[BLACK] == 6 and counts[MALE] == 7
 
 
+def test_a_partition_without_faces_is_named(tmp_path):
+    folder = write(tmp_path)
+    lines = (folder / "list_eval_partition.txt").read_text().splitlines()
+    (folder / "list_eval_partition.txt").write_text("\n".join(line[:-1] + "0" for line in lines))
+    with pytest.raises(InputError, match=r"CelebA \(test\): there are no images in the files"):
+        celeba(tmp_path).setup()
+
+
 def test_damaged_lists_and_missing_pictures_are_named(tmp_path):
     with pytest.raises(InputError, match=r"list_attr_celeba\.txt, .* not found"):
         celeba(tmp_path)
     folder = write(tmp_path)
-    (folder / "img_align_celeba" / "000007.jpg").unlink()
-    with pytest.raises(InputError, match=r"000007\.jpg: no such file"):
+    for number in (7, 9):
+        (folder / "img_align_celeba" / f"{number:06d}.jpg").unlink()
+    with pytest.raises(InputError, match=r"000007\.jpg, .*000009\.jpg: no such file"):
         celeba(tmp_path)
     lines = (folder / "list_attr_celeba.txt").read_text().splitlines()
     (folder / "list_attr_celeba.txt").write_text("\n".join(lines[:-3]))

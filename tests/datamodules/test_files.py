@@ -41,6 +41,7 @@ def test_plain_and_gzipped_files_give_the_array_that_was_written(tmp_path, suffi
         (idx(PICTURES[0]), "", "3 dimension"),
         (gzip.compress(idx(PICTURES), mtime=0)[:-12], ".gz", "gzip"),
         (idx(PICTURES), ".gz", "gzip"),
+        (idx(PICTURES[:0]), "", r"holds nothing \(0 x 4 x 3\)"),
     ],
 )
 def test_damaged_files_are_refused_by_name(tmp_path, content, suffix, words):

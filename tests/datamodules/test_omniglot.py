@@ -33,8 +33,13 @@ def omniglot(root, **settings):
 @pytest.mark.parametrize(("invert", "stroke"), [(True, 255), (False, 0)])
 def test_characters_are_numbered_by_alphabet_in_both_polarities(tmp_path, invert, stroke):
     write(tmp_path)
+    for hidden in tmp_path.glob("omniglot-py/*/*/character01"):
+        for folder in (hidden, hidden.parent):
+            (folder / ".ipynb_checkpoints").mkdir()
+            Image.new("1", (28, 28)).save(folder / ".ipynb_checkpoints" / "0001_01-checkpoint.png")
     data = omniglot(tmp_path, invert=invert)
     images = data.read("train")
+    assert len(images.label) == 20 * NUM_CHARACTERS
     rows = (images.image[:, 0, :, 0] == stroke).sum(1)
     assert rows.equal(images.label + 1)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.samplers import EvenBatches, ShuffledBatches
+from datamodules.samplers import Blocks, EvenBatches, ShuffledBatches
 from lit_gen.core.types import InputError
 
 
@@ -69,3 +69,11 @@ def test_evaluation_shows_every_image_once_in_equally_many_batches(world, batch_
 def test_fewer_images_than_processes_are_refused():
     with pytest.raises(InputError, match="2 images cannot be shared by 3 processes"):
         EvenBatches(2, 8, 3, 0)
+
+
+@pytest.mark.parametrize(("world", "length"), [(1, 5), (2, 3), (3, 2), (7, 1)])
+def test_blocks_are_the_same_for_any_number_of_processes_and_every_image_is_in_one(world, length):
+    shares = [list(Blocks([5, 3], 2, world, rank)) for rank in range(world)]
+    assert {len(share) for share in shares} == {length}
+    dealt = [block.tolist() for blocks in zip(*shares, strict=True) for block in blocks]
+    assert [block for block in dealt if block] == [[0, 1], [2, 3], [4], [5, 6], [7]]  # none of two tasks

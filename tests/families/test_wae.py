@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from toys import make_data, make_trainer
 
-from lit_gen.core.stages import fit_stages
-from lit_gen.core.types import Batch, ImageSpec
+from lit_gen.core.stages import check_stages, fit_stages
+from lit_gen.core.types import Batch, ImageSpec, InputError
 from lit_gen.families.aae import AAE
 from lit_gen.families.wae import WAE
 from lit_gen.losses.latent_penalties import MMD, CramerWold, Logarithm, SlicedWasserstein
@@ -191,3 +192,14 @@ def test_each_turn_trains_its_own_nets_with_its_own_optimizer():
     changed = {n.split(".")[0] for n, v in aae.state_dict().items() if not torch.equal(v, before[n])}
     assert changed == {"encoder", "decoder"}
     assert {"autoencoder/loss", "discriminator/loss", "discriminator/accuracy"} <= aae.latest_terms.keys()
+
+
+def test_batches_of_one_image_which_keep_no_codes_apart_are_refused_and_a_last_one_is_named(caplog):
+    with pytest.raises(InputError, match=r"data\.batch_size=1.*WAE"):
+        check_stages(make_trainer(), make(), make_data(batch_size=1))
+    for size, said in ((79, "leaves one image alone"), (40, "")):  # of 80 images of each task
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "lit_gen.core.stages"):
+            check_stages(make_trainer(), make(), make_data(batch_size=size))
+            check_stages(make_trainer(), make_aae(), make_data(batch_size=1))  # looks at each code alone
+        assert said in caplog.text and bool(said) == bool(caplog.records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import ot
 import pytest
 import torch
 
+from lit_gen.cli.config import compose
 from lit_gen.losses import sinkhorn
 from lit_gen.losses.distances import squared_distances
 from lit_gen.losses.sinkhorn import SinkhornDivergence
@@ -92,6 +94,57 @@ def test_its_gradient_is_that_of_exact_transport_at_a_small_blur():
     (gradient,) = torch.autograd.grad(SinkhornDivergence(0.01, 0.99)(x, y), x)
     _, expected = exact(x.detach(), y)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=2e-3)
+
+
+def test_the_gradient_comes_nearer_to_exact_transport_as_scaling_does_to_one():
+    """At the sizes of a minibatch of codes, where few updates leave much of it out."""
+    errors = []
+    for scaling in (0.8, SinkhornDivergence().scaling, 0.99):
+        x, y = points(128, 8, shift=0.3).requires_grad_(), points(128, 8, seed=1)
+        (gradient,) = torch.autograd.grad(SinkhornDivergence(scaling=scaling)(x, y), x)
+        _, expected = exact(x.detach(), y)
+        errors.append(float((gradient - expected).norm() / expected.norm()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1.25 * errors[1] and errors[1] < 0.5, errors
+
+
+@pytest.mark.parametrize("model", ["sinkhorn_ae.penalty", "e2e_sae.divergence"])
+def test_configurations_have_the_default_settings(model):
+    name, _, key = model.partition(".")
+    settings = compose("train", [f"model={name}"]).config["model"][key]
+    assert settings.pop("_target_").endswith("SinkhornDivergence")
+    assert settings == dataclasses.asdict(SinkhornDivergence())
+
+
+@pytest.mark.parametrize(("n", "m"), [(16, 16), (15, 15), (13, 10)], ids=["equal", "odd", "unequal"])
+def test_the_unbiased_value_is_made_of_halves_and_what_each_has_within_itself_cancels(n, m):
+    x, y = points(n, 3, shift=0.5).requires_grad_(), points(m, 3, seed=1).requires_grad_()
+    (x1, x2), (y1, y2) = ((part[::2], part[1::2]) for part in (x, y))
+    plain, unbiased = (SinkhornDivergence(0.2, 0.8, 8.0, unbiased=flag) for flag in (False, True))
+    expected = (plain(x1, y1) + plain(x2, y2) - plain(x1, x2) - plain(y1, y2)) / 2
+    torch.testing.assert_close(unbiased(x, y), expected)
+    ours, goal = (torch.autograd.grad(value, (x, y)) for value in (unbiased(x, y), expected))
+    torch.testing.assert_close(ours, goal)
+
+
+def test_minibatches_are_pulled_inwards_unless_unbiased():
+    """The gradient by the scale of codes that are drawn from the prior, over what it is from twice as far."""
+
+    def pull(scale, unbiased):
+        x, y = points(40, 128, 8).mul_(scale).requires_grad_(), points(40, 128, 8, seed=1)
+        value = SinkhornDivergence(scaling=0.8, unbiased=unbiased)(x, y).mean()
+        return float((torch.autograd.grad(value, x)[0] * x.detach()).sum() / scale)
+
+    assert pull(1, False) > 0.2 * pull(2, False)
+    assert abs(pull(1, True)) < 0.02 * pull(2, True)
+
+
+def test_unbiased_sets_in_a_batch_are_independent_and_single_points_have_the_plain_value():
+    x, y = points(2, 3, 9, 4), points(2, 3, 9, 4, seed=1)
+    plain, unbiased = (SinkhornDivergence(0.2, 0.8, 8.0, unbiased=flag) for flag in (False, True))
+    one_by_one = torch.stack([unbiased(a, b) for a, b in zip(x.flatten(0, 1), y.flatten(0, 1), strict=True)])
+    torch.testing.assert_close(unbiased(x, y), one_by_one.view(2, 3))
+    assert torch.equal(unbiased(x[..., :1, :], y), plain(x[..., :1, :], y))
 
 
 @pytest.mark.parametrize("m", [15, 9], ids=["equal", "unequal"])

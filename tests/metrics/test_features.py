@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from lit_gen.cli.config import compose
 from lit_gen.core.types import InputError
 from lit_gen.metrics.features import (
     LeNetExtractor,
@@ -72,6 +74,73 @@ def test_missing_weights_name_the_key_and_what_there_is():
         LeNetExtractor(LeNet(1, 10), "nowhere", "toy")
 
 
+AUTHORS = {
+    "conv1": nn.Conv2d(1, 6, 5),
+    "conv2": nn.Conv2d(6, 16, 5),
+    "fc1": nn.Linear(256, 120),
+    "fc2": nn.Linear(120, 84),
+    "fc3": nn.Linear(84, 10),
+}
+
+
+def authors_state():
+    return {f"{layer}.{name}": v for layer, part in AUTHORS.items() for name, v in part.state_dict().items()}
+
+
+def test_the_authors_layout_is_shown_images_in_the_unit_range(tmp_path):
+    """Against their network written out: features are the second linear layer's output before its ReLU."""
+    torch.save(authors_state(), tmp_path / "their.pt")
+    extractor = LeNetExtractor(LeNet(1, 10), tmp_path / "their.pt")
+    hidden = images() / 255
+    for layer in ("conv1", "conv2"):
+        hidden = F.max_pool2d(AUTHORS[layer](hidden).relu(), 2)
+    expected = AUTHORS["fc2"](AUTHORS["fc1"](hidden.flatten(1)).relu())
+    features, logits = extractor(images())
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(logits, AUTHORS["fc3"](expected.relu()))
+    assert extractor.name == f"their-{extractor.weights_hash[:6]}"
+
+
+def test_weights_of_a_file_score_under_a_name_of_their_own(saved, tmp_path):
+    net, path = saved
+    torch.save(net.state_dict(), tmp_path / "lenet_mnist.pt")
+    words = ["extractor=lenet_mnist", f"extractor.weights={tmp_path / 'lenet_mnist.pt'}"]
+    ours = compose("evaluate", ["extractor=lenet_mnist"]).build("extractor")
+    other = compose("evaluate", words).build("extractor")
+    assert ours.name == "lenet_mnist" != other.name == f"lenet_mnist-{weights_hash(net)[:6]}"
+    digits = LeNetExtractor(LeNet(1, 10), "lenet_digits", "lenet_mnist")
+    assert digits.name == f"lenet_mnist-{digits.weights_hash[:6]}"
+    same = LeNetExtractor(LeNet(1, 10), path, "lenet_mnist")
+    assert same.name == other.name and torch.equal(same(images())[0], other(images())[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("shape", r"features\.2\.weight.*\[84, 121\]"),
+        ("missing", "not weights of LeNet.*classes.1.bias"),
+        ("nan", "not finite"),
+        ("code", "more than tensors"),
+        ("whole", "no state dict.*save net.state_dict"),
+        ("truncated", "unreadable"),
+    ],
+)
+def test_state_dicts_of_something_else_are_refused(tmp_path, spoil, says):
+    state, path = authors_state(), tmp_path / "their.pt"
+    if spoil == "shape":
+        state["fc2.weight"] = torch.zeros(84, 121)
+    if spoil == "missing":
+        del state["fc3.bias"]
+    if spoil == "nan":
+        state["fc1.bias"] = torch.full((120,), torch.nan)
+    torch.save({"code": print, "whole": {"state_dict": state}}.get(spoil, state), path)
+    if spoil == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=says) as error:
+        LeNetExtractor(LeNet(1, 10), path)
+    assert f"extractor.weights={path}" in str(error.value)
+
+
 @pytest.mark.parametrize("spoil", ["classes", "truncated", "text"])
 def test_weights_of_something_else_are_refused(saved, spoil):
     net, path = LeNet(1, 3 if spoil == "classes" else 10), saved[1]
@@ -129,3 +198,4 @@ def test_inception_is_that_of_torch_fidelity(tmp_path, monkeypatch):
     assert features.shape == (2, 2048) and logits.shape == (2, extractor.num_logits)
     assert torch.equal(features, expected[0]) and torch.equal(logits, expected[1])
     assert not extractor.train().net.training
+    assert extractor.name == f"inception-{extractor.weights_hash[:6]}"

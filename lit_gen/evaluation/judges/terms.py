@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from lit_gen.core.random import Use
+from lit_gen.core.random import Use, seed_generators
 from lit_gen.core.types import NonNegative, Positive, Split
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.context import Context
@@ -20,7 +20,8 @@ class TermMeans:
     """Judges by the terms of the model's own `evaluate` (losses, the accuracy of a classifier): their means
     over the held-out images of each task seen so far, and over all of them.
 
-    A term is a mean over a block; blocks count by their images. A stream of one task gets no rows, since
+    A term is a mean over a block; blocks count by their images. A block's noise is a function of the seed and
+    of its first image, as in the Trainer's own tests. A stream of one task gets no rows, since
     the Trainer's test logs the same numbers.
 
     Args:
@@ -47,7 +48,8 @@ class TermMeans:
             count = sum(size for size, _ in blocks)
             for name in dict.fromkeys(name for _, terms in blocks for name in terms):
                 # In the order of the blocks, so that the sum is the same for any number of processes.
-                mean = sum(size * terms.get(name, math.nan) for size, terms in blocks) / count
+                total = sum(size * terms.get(name, math.nan) for size, terms in blocks)
+                mean = total / count if count else math.nan
                 rows.append(Row(on_task, name, mean, "", "", split, count, 0, self.seed))
         self.better = {row.metric: _better(row.metric) for row in rows}
         return rows
@@ -58,9 +60,10 @@ class TermMeans:
 
         def answer(places: Tensor) -> tuple[int, dict[str, float]]:
             batch = context.load(images, places)
+            seed_generators(self.seed, Use.TERMS, batch.first, device=context.model.device)
             with context.precision():
                 terms = context.model.evaluate(batch)
-            return len(places), {name: float(value) for name, value in terms.items()}
+            return int(context.model.counted(batch)), {name: float(value) for name, value in terms.items()}
 
         total = min(len(images), self.batch_size) if context.is_dry else len(images)
         return context.over_blocks(total, answer, Use.TERMS, task)

@@ -50,7 +50,11 @@ class Translation:
         table, rows, shown = [], [], []
         for source, target in directions:
             found, own, name = ways[source], ways[target].looks["before"], f"{source} to {target}"
-            row = {"way": name, "images": len(places)}
+            row = {
+                "way": name,
+                "images": len(places),
+                "extractor": f"{extractor.name} ({extractor.weights_hash})",
+            }
             row |= {f"accuracy_{at}": found.accuracy(at) for at in found.looks}
             row["accuracy_target"] = ways[target].accuracy("before")
             for at in ("before", "after"):
