@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.context import Context
+
+log = logging.getLogger(__name__)
 
 
 class Rebuilt(NamedTuple):
@@ -89,6 +92,8 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     data.current_task = current_task
     place = stored.path.absolute().parent
     folder = place.parent if place.name == "checkpoints" else place
+    if changes := data.changes_since(folder / "split"):
+        log.warning("%s: the data are not those of the run: %s", folder, "; ".join(changes))
     moment = "" if stored.path.name in (LAST, PREVIOUS) else stored.path.stem
     kind = label_of(composed.choices)
     context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)

@@ -43,6 +43,10 @@ def log_picture(trainer: Trainer, key: str, image: Tensor, step: int) -> None:
             logger.experiment.add_image(key, image, step, dataformats="HWC")
 
 
-def tensorboard(folder: str | Path = ".") -> TensorBoardLogger:
-    """Writes to `tensorboard/` of the run folder, in one place for all phases and for what a resume adds."""
-    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
+def tensorboard(folder: str | Path = ".", next_step: int | None = None) -> TensorBoardLogger:
+    """Writes to `tensorboard/` of the run folder, in one place for all phases and for what a resume adds.
+
+    Args:
+        next_step: of a resumed run; TensorBoard hides what was logged from there on before.
+    """
+    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="", purge_step=next_step)

@@ -68,7 +68,8 @@ def test_a_run_leaves_its_scores_and_pictures(trained):
         6 * 25 + 1,
     )
     assert (trained / "scores.csv").read_text().count("fid") == 1
-    assert files(trained / "split") == ["test_a.npy", "test_b.npy", "train_a.npy", "train_b.npy"]
+    parts = [f"{split}_{domain}.npy" for split in ("test", "train") for domain in "ab"]
+    assert files(trained / "split") == ["digests.npz", *parts]
 
 
 @pytest.mark.slow
