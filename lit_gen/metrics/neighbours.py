@@ -91,11 +91,9 @@ class Neighbours(GatheringMetric):
             may_be = square <= reach + margin
             if num_sure < int(torch.count_nonzero(may_be)):
                 row, column = (may_be ^ is_in).nonzero(as_tuple=True)
-                row, column = (
-                    each[distance(row, column) <= density_reach[columns][column]] for each in (row, column)
-                )
-                num_sure += len(row)
-                covered[columns.start + column] = True
+                is_inside = distance(row, column) <= density_reach[columns][column]
+                num_sure += int(torch.count_nonzero(is_inside))
+                covered[columns.start + column[is_inside]] = True
             num_in_balls += num_sure
             covered[columns] |= square.amin(dim=0) <= reach - margin
 
