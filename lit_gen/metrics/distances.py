@@ -16,10 +16,9 @@ from torch import Tensor
 _TILE_ROWS, _TILE_COLUMNS = 512, 2048
 # On an accelerator a launch costs more than a cache miss.
 _WIDE_ROWS, _WIDE_COLUMNS = 4096, 16384
-# Numbers of a tile that are first seen through their minimum, when its few smallest are searched.
-_FOLD = 16
-# Candidates beyond those that are asked for; few points then have so many near ones that they are undecided.
-_SPARE = 3
+# Candidates beyond those that are asked for; few points have so many that are as near, up to rounding.
+_SPARE = 2
+_FEW = 16  # undecided points whose pairs are computed without any further search
 _EXACT_NUMBERS = 2**18  # float64 numbers that an exact computation holds at a time: they stay in the cache
 
 
@@ -93,8 +92,8 @@ def nearest(points: Tensor, count: int) -> Tensor:
         last = distance[:, -1]
         is_open = (lower[:, -1].double() - cloud.tiny < (last * cloud.scale).square()) & (last > 0)
         rows = rows[is_open]
-        if not len(rows):
-            return found
+        if len(rows) <= _FEW:
+            break
     for some in rows.split(256):
         best = found.new_full((len(some), count), float("inf"))
         for columns in torch.arange(len(points), device=points.device).split(_block(points)):
@@ -162,23 +161,24 @@ def _smallest(values: Tensor, count: int, dim: int) -> tuple[Tensor, Tensor]:
     in the `count` folds with the smallest minima. That is three times as fast as looking at every number.
     """
     length = values.shape[dim]
-    num_folds = length // _FOLD
+    fold_size = 16 if length > 1024 else 8  # as many folds as numbers in the folds that are kept
+    num_folds = length // fold_size
     if num_folds <= count:
         value, place = values.topk(min(count, length), dim=dim, largest=False, sorted=False)
         return (value, place) if dim == 0 else (value.T, place.T)
-    folded = values.narrow(dim, 0, num_folds * _FOLD).unflatten(dim, (_FOLD, num_folds))
+    folded = values.narrow(dim, 0, num_folds * fold_size).unflatten(dim, (fold_size, num_folds))
     fold = folded.amin(dim).topk(count, dim=dim, largest=False, sorted=False).indices.unsqueeze(dim)
     sizes = list(folded.shape)
     sizes[dim + 1] = count
     inside = folded.gather(dim + 1, fold.expand(sizes)).flatten(dim, dim + 1)
-    rest = values.narrow(dim, num_folds * _FOLD, length - num_folds * _FOLD)
+    rest = values.narrow(dim, num_folds * fold_size, length - num_folds * fold_size)
     found = torch.cat((inside, rest), dim=dim)
     value, order = found.topk(count, dim=dim, largest=False, sorted=False)
     fold = fold.squeeze(dim)
     if dim == 1:
         value, order, fold = value.T, order.T, fold.T
     of_fold = fold.gather(0, order % count) + order // count * num_folds
-    return value, torch.where(order < _FOLD * count, of_fold, order + (num_folds - count) * _FOLD)
+    return value, torch.where(order < fold_size * count, of_fold, order + (num_folds - count) * fold_size)
 
 
 def _block(points: Tensor) -> int:
