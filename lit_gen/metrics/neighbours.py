@@ -27,8 +27,8 @@ class Neighbours(GatheringMetric):
         more is possible (k = num_density_neighbours).
     coverage: part of the real balls that hold a generated image (k = num_density_neighbours).
 
-    All but density lie in [0, 1]. Balls are closed, and the numbers are those of distances from differences in
-    float64, ties included. Memory beyond two copies of the features does not grow with N^2.
+    All but density lie in [0, 1]. Balls are closed, and the numbers are those of distances from differences
+    in float64, ties included. Memory beyond two copies of the features does not grow with N^2.
 
         >>> metric = Neighbours()
         >>> metric.update(torch.randn(200, 4), real=True)
