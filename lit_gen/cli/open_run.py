@@ -15,7 +15,7 @@ from lit_gen.cli.config import CHOSEN_ONCE, FIXED, Composed, plain_errors, recom
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.types import InputError, StreamData
+from lit_gen.core.types import Classifies, InputError, StreamData
 from lit_gen.evaluation.context import Context
 
 
@@ -92,10 +92,10 @@ def check_parts(module: LitModel, data: StreamData, callbacks: Sequence[Any] = (
             f"model: {type(module).__name__} learns from {what[0]}, and {type(data).__name__} has {what[1]}; "
             f"use {way_out}"
         )
-    elif "label" in getattr(module, "conditions", ()) and data.dataset("train", [0]).label.ndim > 1:
+    elif _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
         problems.append(
-            f"model.condition=label: {type(data).__name__} has attributes here, and the condition is one "
-            "class of each image; use condition=none"
+            f"model: {type(module).__name__} learns one class of each image here, and {type(data).__name__} "
+            "has attributes; leave model.condition=label out, or use data with classes"
         )
     for callback in callbacks:
         try:
@@ -105,6 +105,10 @@ def check_parts(module: LitModel, data: StreamData, callbacks: Sequence[Any] = (
             problems.append(str(problem))
     if problems:
         raise InputError("\n".join(problems))
+
+
+def _needs_classes(module: LitModel) -> bool:
+    return "label" in getattr(module, "conditions", ()) or isinstance(module.abilities(), Classifies)
 
 
 def refuse_unused(words: Sequence[str], used: Sequence[str], what: str, unused: Sequence[str] = ()) -> None:
