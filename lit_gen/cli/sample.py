@@ -157,7 +157,7 @@ def _conditions(rebuilt: Rebuilt, own: Mapping[str, Any]) -> dict[str, Tensor]:
             pairs = [pair for pair in pairs if pair[place] == own[name]]
         if name in takes and not pairs:
             asked = f"{name}={own[name]}" if name in own else f"ckpt={own['ckpt']}"
-            is_range = known == list(range(len(known)))
+            is_range = len(known) > 1 and known == list(range(len(known)))
             listed = f"0 to {len(known) - 1}" if is_range else ", ".join(map(str, known))
             there = f"{name}s {listed}" if known else f"no {name}"
             of = f" of task={own['task']}" if "task" in takes and name == "label" and "task" in own else ""
