@@ -72,6 +72,7 @@ _OWN = {
 }
 _FILES = ("overview.md", "overview.csv", "overview.png", "runs.csv")
 _PER_RUN = ("seed", "output_dir", "resume", "name")
+_WHERE = ("logger", "checkpoint", "cpu_threads")  # no run computes anything else by them
 _PROBE = Probe()
 _FORMAT = 1  # raised when `measure` measures something else
 
@@ -134,7 +135,7 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
     for name in names:
         compose("train", [f"{group}={name}", f"seed={seeds[0]}", *overrides])
     if not (own["out"] / SETTINGS).is_file():
-        new_or_empty("out", own["out"])
+        new_or_empty("out", own["out"], lambda path: path.name in names)
     out = writable_folder("out", own["out"])
     return Series(group, names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
 
@@ -150,7 +151,9 @@ def _labels(folders: Sequence[Path]) -> dict[Path, str]:
     for folder in folders:
         config = read_newest(folder).config
         label = label_of(config["choices"])
-        settings = json.dumps({k: v for k, v in config.items() if k not in _PER_RUN}, sort_keys=True)
+        computed = {key: value for key, value in config.items() if key not in (*_PER_RUN, *_WHERE)}
+        computed["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+        settings = json.dumps(computed, sort_keys=True)
         ways = known.setdefault(label, [])
         if settings not in ways:
             ways.append(settings)
