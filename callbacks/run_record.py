@@ -76,6 +76,7 @@ class RunRecord(Callback):
             "version": package_versions().get("lit-gen", "?"),
             "config": self.source,
             "cpu_threads": self.cpu_threads,
+            "label_counts": [list(task.label_counts) for task in trainer.datamodule.tasks],
             **self._provenance(),
         }
 

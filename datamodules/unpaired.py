@@ -66,6 +66,8 @@ class UnpairedData(LoadedStream):
     flip: bool = False
     root: str | None = None
 
+    gives_pairs = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_tasks != 1:

@@ -21,7 +21,7 @@ from callbacks.task_switch import TaskSwitch
 from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
-from lit_gen.cli.open_run import built_model
+from lit_gen.cli.open_run import built_model, check_parts
 from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
@@ -154,6 +154,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
     callbacks = _in_order([*own, *_chosen(composed)])
+    check_parts(module, data, callbacks)  # before a logger begins a run
     last_step = stored.state["callbacks"]["RunRecord"]["last_step"] if stored is not None else None
     logger = run_logger(composed, folder.path, None if last_step is None else last_step + 1)
     given = {"max_time": None} | ({} if config["trainer"].get("profiler") else {"profiler": NoProfiler()})
@@ -169,7 +170,6 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         with plain_errors("model", config["model"]):
             refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
-    scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)

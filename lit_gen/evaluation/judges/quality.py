@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_gen.core.images import to_uint8
-from lit_gen.core.module import LitGenerator
+from lit_gen.core.module import LitGenerator, LitModel
 from lit_gen.core.processes import summed
 from lit_gen.core.random import Use, forked_rng
 from lit_gen.core.types import (
@@ -82,7 +82,8 @@ class SampleQuality:
         floor: also scores real training images, as if a model had generated them: what a perfect model would
             get.
         source: "samples" needs a `LitGenerator`, "reconstructions" needs `Restores`, "translations" needs
-            `Translates` (domain a is translated and compared with b).
+            `Translates` (domain a is translated and compared with b). None is what the model can do:
+            translations where it draws no samples and promises them, else samples.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class SampleQuality:
         every_n_epochs: NonNegative = 10,
         per_task: bool = False,
         floor: bool = False,
-        source: Literal["samples", "translations", "reconstructions"] = "samples",
+        source: Literal["samples", "translations", "reconstructions"] | None = None,
         seed: NonNegative = 0,
     ) -> None:
         num_val_samples = num_samples if num_val_samples is None else num_val_samples
@@ -112,14 +113,19 @@ class SampleQuality:
         self._kept: dict[tuple[Split, int, int], RealImages] = {}
         self._floors: dict[tuple[Split, int | None, int], list[Row]] = {}
 
+    def _source_of(self, model: LitModel) -> str:
+        translates = not isinstance(model, LitGenerator) and isinstance(model.abilities(), Translates)
+        return self.source or ("translations" if translates else "samples")
+
     def check(self, context: Context) -> None:
-        promise = _PROMISES[self.source]
+        source = self._source_of(context.model)
+        promise = _PROMISES[source]
         if not isinstance(context.model.abilities(), promise):
             raise InputError(
-                f"source={self.source}: {type(context.model).__name__} does not promise {promise.__name__}. "
+                f"source={source}: {type(context.model).__name__} does not promise {promise.__name__}. "
                 "Choose another source or model, or other judges, such as judges=terms"
             )
-        if self.per_task and self.source == "samples" and not context.model.conditions:
+        if self.per_task and source == "samples" and not context.model.conditions:
             log.info(
                 "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
                 "only recall, coverage and the like are given for it",
@@ -150,7 +156,7 @@ class SampleQuality:
 
     def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
         """Scores of the generated images, task by task if asked, then of all."""
-        is_told = self.source != "samples" or bool(context.model.conditions)
+        is_told = self._source_of(context.model) != "samples" or bool(context.model.conditions)
         rows = []
         for on_task, view in context.views(self.per_task):
             some_fake = fake[view] if is_told else fake
@@ -223,18 +229,19 @@ class SampleQuality:
     def _fake(self, context: Context, task: int, real: RealImages) -> FeaturePart:
         """Features of as many generated images, in the same blocks."""
         model, able = context.model, context.model.abilities()
-        told = sorted(model.conditions) if self.source == "samples" else []
+        source = self._source_of(model)
+        told = sorted(model.conditions) if source == "samples" else []
 
         def generate(count: int, batch: Batch | PairBatch | None) -> Tensor:
-            if self.source == "samples":
-                return self._sample(model, count, **{name: getattr(batch, name) for name in told})
-            if self.source == "reconstructions":
+            if source == "samples":
+                return self._sample(model, count, **(context.conditions(batch, told) if told else {}))
+            if source == "reconstructions":
                 return able.reconstruct(batch)
             return able.translate(batch.a.image, to="b")
 
         def images() -> Iterator[tuple[Tensor, Tensor]]:
             for number, places in context.blocks(len(real.chosen)):
-                needs_real = told or self.source != "samples"
+                needs_real = told or source != "samples"
                 batch = context.load(real.dataset, real.chosen[places]) if needs_real else None
                 noise = forked_rng(self.seed, Use.SAMPLES, task, number, device=model.device)
                 with noise, context.precision():
