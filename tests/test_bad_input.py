@@ -103,7 +103,10 @@ def test_all_tasks_at_once_are_refused_for_a_method_that_needs_each(tmp_path, ca
         (["callbacks=ema", "callbacks.ema.modules=[generator]"], "VAE has no such module; it has encoder"),
         (["recipe=classifier", "callbacks.export.dataset=x"], "VAE has no network of features"),
         (["judges.quality.source=translations"], "VAE does not promise Translates"),
-        (["model=lenet", "data=synthetic", "data.spec.num_classes=0", "judges=terms"], "data has no labels"),
+        (
+            ["model=lenet", "data=synthetic", "data.spec.num_classes=0", "judges=terms"],
+            "num_classes: expected int > 0",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, capsys, words, said, monkeypatch):

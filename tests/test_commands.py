@@ -139,8 +139,8 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
     if verb.startswith("-") or words == ["--help"]:
         assert main([verb, *words]) == 0
     elif verb == "train":
-        own, others = own_words(words, {"resume": str})
-        train._refuse_other_run(others) if own else ask(others)
+        own, others = own_words(words, {"resume": str, "output_dir": str})
+        train._refuse_other_run(others) if "resume" in own else ask(others)
     elif "what=" in words[0]:
         assert main([verb, *words]) == 0
     else:
