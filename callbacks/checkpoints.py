@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lit_gen.core.checkpoint import LAST, PREVIOUS
 from lit_gen.core.files import replaced
+from lit_gen.core.lightning_internals import log_epoch_now
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import Task
 
@@ -39,6 +40,7 @@ class RunCheckpoints(Checkpoint):
         due = ends or time.monotonic() - self._written >= self.every_seconds
         # One answer for all processes: saving is collective.
         if trainer.strategy.broadcast(due, src=0):
+            log_epoch_now(trainer)  # what is logged after this checkpoint would be lost with a kill
             self.save(trainer)
 
     def save(self, trainer: Trainer, task: Task | None = None) -> None:

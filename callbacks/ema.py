@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.shared_buffers import share_buffers
 from lit_gen.core.module import LitModel
-from lit_gen.core.types import Fraction, InputError, NonNegative, Positive
+from lit_gen.core.types import Fraction, InputError, NonNegative, Positive, StreamData
 
 
 class AveragedWeights(Callback):
@@ -71,14 +71,18 @@ class AveragedWeights(Callback):
         self._names: list[str] = []  # what the phase trains
         self._of_turn: dict[str, list[str]] = {}  # those of them that a turn trains
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        parts = dict(pl_module.named_modules())
+    def check(self, module: LightningModule, data: StreamData | None) -> None:
+        """Raises InputError where the model has no such modules."""
+        parts = dict(module.named_modules())
         if unknown := [name for name in self.modules if name not in parts]:
-            known = ", ".join(name for name, _ in pl_module.named_children())
+            known = ", ".join(name for name, _ in module.named_children())
             raise InputError(
-                f"callbacks.ema.modules={unknown}: {type(pl_module).__name__} has no such module; it has "
+                f"callbacks.ema.modules={unknown}: {type(module).__name__} has no such module; it has "
                 f"{known}, and what is inside them"
             )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.check(pl_module, trainer.datamodule)
 
     def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         tensors = _tensors(pl_module)

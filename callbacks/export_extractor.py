@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, StreamData
 from lit_gen.metrics.features import save_extractor, weights_hash
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,16 @@ class ExportExtractor(Callback):
     def __init__(self, name: str, dataset: str) -> None:
         self.name, self.dataset = name, dataset
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(getattr(pl_module, "net", None), nn.Module):
+    def check(self, module: LightningModule, data: StreamData | None) -> None:
+        """Raises InputError for a model that is no classifier."""
+        if not isinstance(getattr(module, "net", None), nn.Module):
             raise InputError(
-                f"callbacks.export: {type(pl_module).__name__} has no network of features and logits; "
+                f"callbacks.export: {type(module).__name__} has no network of features and logits; "
                 "use it with model=lenet"
             )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.check(pl_module, trainer.datamodule)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:

@@ -29,9 +29,9 @@ class Grid(Callback):
     """Draws `samples/<task>-<epoch>.png` every few epochs and after each task, always from the same noise.
 
     A model that takes the task or the label as a condition gets one row per task seen so far, labels those of
-    the task's test images; any other one square. Models that reconstruct also show test images, each above
-    its reconstruction. Those that translate show test images of a, below them their translations to b and
-    those translated back, and below that the same from b to a.
+    the task's test images, as far as they were trained on; any other one square. Models that reconstruct
+    also show test images, each above its reconstruction. Those that translate show test images of a, below
+    them their translations to b and those translated back, and below that the same from b to a.
 
     Only rank 0 draws. The training's random numbers, and the modes of its modules, stay as they are.
 
@@ -91,8 +91,8 @@ class Grid(Callback):
         num_tasks = len(context.data.tasks)
         per_task = math.ceil(self.num_images / num_tasks)
         batches = [_test_images(context, task, per_task) for task in range(context.num_seen)]
-        told = sorted(model.conditions)
-        given = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in told}
+        told = [context.conditions(batch, model.conditions) for batch in batches]
+        given = {name: torch.cat([part[name] for part in told]) for name in sorted(model.conditions)}
         image = model.sample(per_task * len(batches), **given)
         return "samples", image, per_task if num_tasks > 1 else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.core.random import Use, forked_rng
-from lit_gen.core.types import NonNegative
+from lit_gen.core.types import NonNegative, StreamData
 from lit_gen.evaluation.plots import scatter, write_picture
 from lit_gen.tracking.pictures import log_picture
+
+log = logging.getLogger(__name__)
 
 
 class LatentMap(Callback):
@@ -31,6 +34,11 @@ class LatentMap(Callback):
 
     def __init__(self, num_points: Annotated[int, Ge(2)] = 500, seed: NonNegative = 0) -> None:
         self.num_points, self.seed = num_points, seed
+
+    def check(self, module: LitModel, data: StreamData) -> None:
+        """Says that there will be no picture, where there will be none."""
+        if not hasattr(able := module.abilities(), "translated"):
+            log.info("callbacks.latent_map: %s has no common latent space: no map", type(able).__name__)
 
     @rank_zero_only
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:

@@ -43,7 +43,8 @@ class RunRecord(Callback):
         self._times = PhaseTimes()
         self._started = time.monotonic()  # earlier by what the run had taken before it was resumed
         # A run that begins anew in its folder, killed before its first checkpoint, drops all it logged there.
-        self._cut_metrics: tuple[int, int] | None = (-1, 0)
+        self._rows_to_keep: int | None = 0
+        self._rows_before_test: int | None = None  # in a test and until the next fit
         self._finished: Status | None = None
 
     # --- in the checkpoint
@@ -53,13 +54,14 @@ class RunRecord(Callback):
             "wall_seconds": self.wall_seconds,
             "phases": self._times.report(),
             "last_step": batches_seen(self._trainer) - 1,
-            "metric_rows": sum(f.rows for f in self._loggers(MetricsFile) if self._trainer.is_global_zero),
+            # From a checkpoint that was written after a test, the resumed run tests again.
+            "metric_rows": self._rows if self._rows_before_test is None else self._rows_before_test,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._started = time.monotonic() - state_dict["wall_seconds"]
         self._times.load(state_dict["phases"])
-        self._cut_metrics = (state_dict["last_step"], state_dict["metric_rows"])
+        self._rows_to_keep = state_dict["metric_rows"]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -67,11 +69,14 @@ class RunRecord(Callback):
         # What is in the checkpoint must not be lost from the file when the run is killed right after.
         for file in self._loggers(MetricsFile):
             file.flush()
+        for logger in trainer.loggers:
+            logger.save()  # TensorBoard would keep them back for two minutes
         checkpoint[CHECKPOINT_KEY] = {
             "format": FORMAT,
             "version": package_versions().get("lit-gen", "?"),
             "config": self.source,
             "cpu_threads": self.cpu_threads,
+            "label_counts": [list(task.label_counts) for task in trainer.datamodule.tasks],
             **self._provenance(),
         }
 
@@ -84,6 +89,8 @@ class RunRecord(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         is_new, self._trainer = self._trainer is None, trainer
+        for file in self._loggers(MetricsFile):
+            file.epoch = lambda: trainer.current_epoch
         trackers = self._loggers(TrackingLogger) if is_new and trainer.is_global_zero else ()
         tags = {f"version.{name}": number for name, number in package_versions().items()}
         tags |= {"device": device_name(trainer.strategy.root_device), "world_size": trainer.world_size}
@@ -98,15 +105,16 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ready_metrics_file()  # not in `setup`: a checkpoint's state is loaded after it
+        self._rows_before_test = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ready_metrics_file()
+        self._rows_before_test = self._rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._times.enter(trainer.datamodule.current_task, pl_module.phase.name)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._ready_metrics_file()
         self._times.go()
 
     def on_train_batch_end(
@@ -132,11 +140,16 @@ class RunRecord(Callback):
         self.finish(status_of(exception))
 
     @rank_zero_only
-    def finish(self, status: Status) -> None:
-        """Writes summary.json and ends the run in MLflow, once: the first status counts."""
-        if self._finished is not None or self._trainer is None:
+    def finish(self, status: Status, trainer: Trainer | None = None) -> None:
+        """Writes summary.json and ends the run in MLflow, once: the first status counts.
+
+        Args:
+            trainer: for a run that ended before it was set up.
+        """
+        self._trainer = trainer = self._trainer or trainer
+        if self._finished is not None or trainer is None:
             return
-        self._finished, trainer = status, self._trainer
+        self._finished = status
         folder = Path(trainer.default_root_dir)
         summary = {
             "status": status,
@@ -175,12 +188,23 @@ class RunRecord(Callback):
     def _loggers(self, kind: type) -> list[Any]:
         return [logger for logger in self._trainer.loggers if isinstance(logger, kind)]
 
+    @property
+    def _rows(self) -> int:
+        return sum(file.rows for file in self._loggers(MetricsFile) if self._trainer.is_global_zero)
+
     def _ready_metrics_file(self) -> None:
         for file in self._loggers(MetricsFile):
-            file.epoch = self._trainer.current_epoch
-            if self._cut_metrics is not None:
-                file.truncate_after(*self._cut_metrics)
-        self._cut_metrics = None
+            if self._rows_to_keep is not None:
+                self._catch_up(file.keep_first(self._rows_to_keep))
+        self._rows_to_keep = None
+
+    @rank_zero_only
+    def _catch_up(self, rows: list[tuple[int, str, float]]) -> None:
+        """MLflow may lack the last seconds before a kill, or all, where the run began with another logger."""
+        for tracker in self._loggers(TrackingLogger):
+            tracker.catch_up(rows)
+            for after, scores in self.board.rows.items():
+                tracker.log_rows(scores, self._trainer.datamodule.tasks, after)
 
 
 def status_of(exception: BaseException) -> Status:

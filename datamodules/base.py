@@ -111,9 +111,9 @@ class StreamDataModule(LoadedStream):
         self.read_once()
         return self._parts[split].of(range(self.num_tasks) if tasks is None else tasks)
 
-    def rows(self, split: Split) -> dict[str, Tensor]:
-        """Of each task; under validation="fraction" they are rows of the official training split."""
-        return {f"task{task}": self._parts[split].of([task]).rows for task in range(self.num_tasks)}
+    def parts(self, split: Split) -> dict[str, StreamDataset]:
+        """The tasks; under validation="fraction" their rows are those of the official training split."""
+        return {f"task{task}": self._parts[split].of([task]) for task in range(self.num_tasks)}
 
     def _trained_tasks(self) -> Sequence[int]:
         return range(self.num_tasks) if self.joint else (self.current_task,)

@@ -16,11 +16,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from datamodules.dataset import Indexed
+from datamodules.dataset import Indexed, StreamDataset
 from datamodules.samplers import Blocks, EvenBatches, ShuffledBatches
+from lit_gen.core.files import replaced
 from lit_gen.core.progress import batches_of_epoch, epochs_done
 from lit_gen.core.random import DataUse, generator, processes
 from lit_gen.core.types import Batch, InputError, NonNegative, PairBatch, Positive, Spec, Split, Task
+
+_DIGESTS = "digests.npz"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -55,8 +58,8 @@ class LoadedStream(LightningDataModule):
         """Items of these tasks, as they are kept; None is all tasks."""
         raise NotImplementedError
 
-    def rows(self, split: Split) -> dict[str, Tensor]:
-        """Which rows of an official split there are in each part of the data, by the part's name."""
+    def parts(self, split: Split) -> dict[str, StreamDataset]:
+        """The parts of the data by name; their `rows` are those of an official split."""
         raise NotImplementedError
 
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
@@ -76,12 +79,38 @@ class LoadedStream(LightningDataModule):
             self.setup()
 
     def save_split(self, folder: Path) -> None:
-        """Writes `<train|test>_<part>.npy` with the `rows` of each part."""
+        """Writes `<train|test>_<part>.npy` with the rows of each part, and one file of the items' digests."""
         self.read_once()
         folder.mkdir(parents=True, exist_ok=True)
+        digests = {}
         for split in ("train", "test"):
-            for part, rows in self.rows(split).items():
-                np.save(folder / f"{split}_{part}.npy", rows.numpy())
+            for name, part in self.parts(split).items():
+                np.save(folder / f"{split}_{name}.npy", part.rows.numpy())
+                digests[f"{split}_{name}"] = part.digests()
+        with replaced(folder / _DIGESTS) as aside:
+            np.savez(aside, **digests)
+
+    def is_saved(self, folder: Path) -> bool:
+        """Whether a split was saved there, so that changes can be told."""
+        return (folder / _DIGESTS).is_file()
+
+    def changes_since(self, folder: Path) -> list[str]:
+        """What differs from the split that was saved there, a line for each part; [] where none was saved."""
+        if not self.is_saved(folder):
+            return []
+        self.read_once()
+        with np.load(folder / _DIGESTS) as file:
+            before = dict(file)
+        now = {f"{s}_{n}": part.digests() for s in ("train", "test") for n, part in self.parts(s).items()}
+        lines, nothing = [], np.zeros(0, np.uint64)
+        for name in before | now:
+            old, new = before.get(name, nothing), now.get(name, nothing)
+            if not np.array_equal(old, new):
+                came, went = (int((~np.isin(a, b)).sum()) for a, b in ((new, old), (old, new)))
+                counts = f"{len(old)} before, {len(new)} now"
+                what = f"{came} of them new, {went} gone" if came or went else "in another order or number"
+                lines.append(f"{name.replace('_', ' of ')}: {counts}, {what}")
+        return lines
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -50,6 +50,8 @@ class ClassSplit:
     reverse: bool = False
 
     def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise InputError(f"stream.num_tasks={self.num_tasks}: a stream has at least one task.")
         if self.order is not None and len(set(self.order)) != len(self.order):
             raise InputError(
                 f"stream.split.order={self.order}: it names a class twice; one task each at most."

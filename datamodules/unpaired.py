@@ -66,6 +66,8 @@ class UnpairedData(LoadedStream):
     flip: bool = False
     root: str | None = None
 
+    gives_pairs = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_tasks != 1:
@@ -104,9 +106,9 @@ class UnpairedData(LoadedStream):
     def shuffled(self, data: Pairs, num_replicas: int, rank: int) -> ShuffledPairs:
         return ShuffledPairs((len(data.a), len(data.b)), self.batch_size, self.seed, num_replicas, rank)
 
-    def rows(self, split: Split) -> dict[str, Tensor]:
-        """Of each domain's data set."""
-        return {name: domain.rows for name, domain in zip("ab", self._domains[split], strict=True)}
+    def parts(self, split: Split) -> dict[str, StreamDataset]:
+        """The domains, each with rows of its own data set."""
+        return dict(zip("ab", self._domains[split], strict=True))
 
     def _check_shapes(self) -> None:
         for name, source, looks in zip("ab", self.sources, self.looks, strict=True):

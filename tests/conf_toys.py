@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
 
 from lit_gen.cli import CONF, choices
+
+
+@contextmanager
+def files_read_once() -> Iterator[None]:
+    """Hydra parses what the defaults lists name again for every config, which takes half of the time."""
+    load = functools.cache(OmegaConf.load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            OmegaConf,
+            "load",
+            lambda file: load(Path(getattr(file, "name", "") if hasattr(file, "read") else file)).copy(),
+        )
+        yield
 
 
 def partners(group: str, name: str) -> list[str]:

@@ -95,6 +95,26 @@ def test_all_tasks_at_once_are_refused_for_a_method_that_needs_each(tmp_path, ca
     assert "stream.joint=true" in message and "MultibandVAE" in message and "joint=false" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=vae", "data=unpaired_digits"], "VAE learns from single images, and UnpairedData has two"),
+        (["model=cyclegan", "data=digits"], "CycleGAN learns from two domains, and Digits has one domain"),
+        (["callbacks=ema", "callbacks.ema.modules=[generator]"], "VAE has no such module; it has encoder"),
+        (["recipe=classifier", "callbacks.export.dataset=x"], "VAE has no network of features"),
+        (["judges.quality.source=translations"], "VAE does not promise Translates"),
+        (
+            ["model=lenet", "data=synthetic", "data.spec.num_classes=0", "judges=terms"],
+            "num_classes: expected int > 0",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, capsys, words, said, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert said in refused(capsys, "train", *words, "trainer=cpu", f"output_dir={tmp_path}/run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_gpus_than_there_are_are_refused(tmp_path, capsys):
     count = torch.cuda.device_count() + 1
     words = ["trainer=gpu", f"trainer.devices={count}", f"output_dir={tmp_path}/run"]

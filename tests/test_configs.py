@@ -1,11 +1,10 @@
 """Every choice in conf/ composes and passes the check, whoever added it; nothing is built or trained here."""
 
-import functools
 from pathlib import Path
 
 import pytest
 import torch
-from conf_toys import partners
+from conf_toys import files_read_once, partners
 from omegaconf import OmegaConf
 
 from lit_gen.cli import CONF, choices, group_names, rows
@@ -21,13 +20,7 @@ FILES = [(group, name) for group in group_names() for name in choices(group)]
 @pytest.fixture(scope="module", autouse=True)
 def _every_file_is_read_once():
     """Hydra parses what the defaults lists name again for every config, which takes half of the time here."""
-    load = functools.cache(OmegaConf.load)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            OmegaConf,
-            "load",
-            lambda file: load(Path(getattr(file, "name", "") if hasattr(file, "read") else file)).copy(),
-        )
+    with files_read_once():
         yield
 
 

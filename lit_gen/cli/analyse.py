@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,9 @@ from lit_gen.cli import group_names
 from lit_gen.cli.check import describe, fits, mismatch, signature_of
 from lit_gen.cli.config import FIXED, build, recompose
 from lit_gen.cli.log import log_to, run_logger
-from lit_gen.cli.open_run import Opened, open_run, with_distinct_names
+from lit_gen.cli.open_run import Opened, open_run, refuse_unused, with_distinct_names
 from lit_gen.cli.words import key_of, own_words, parse
-from lit_gen.core.files import writable_folder, write_json, write_text
+from lit_gen.core.files import new_or_empty, writable_folder, write_json, write_text
 from lit_gen.core.types import InputError, NonNegative
 from lit_gen.evaluation.folders import batches, image_files
 from lit_gen.evaluation.plots import write_picture
@@ -37,18 +38,21 @@ What a trained model can be used for, and how well: a table, and pictures beside
   what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
           translation drift snr noising transfer probe_steps ; without further words the one that is named
           says what it does and takes
-  out     where <what>.png, .csv and .json go; without it analysis/ in the run folder
+  out     where <what>.png, .csv and .json go, a folder that holds nothing but the like; without it analysis/
+          in the run folder. Results of the same analysis are replaced
   in      of denoise and transfer: a folder of images or an .npz archive, of the size that the model was
           trained on
   seed    of whatever is drawn
   device  cpu, cuda, ...
   track   true: also into the run's MLflow run
-  KEY     data.root=... and the like change the run's configuration, but not model.* and stream.*
+  KEY     data.root=... and other data.* change the run's configuration; so do sampler.* of augmentation,
+          noising and transfer, extractor.* of translation and noising, and callbacks.ema.use
 
 Examples
   lit-gen analyse what=map
   lit-gen analyse ckpt=runs/my-run what=map method=tsne n=5000 out=maps
   lit-gen analyse ckpt=runs/z4,runs/z8,runs/z16 what=compression out=compression
+  lit-gen analyse ckpt=runs/my-run/checkpoints/task-0.ckpt,runs/my-run/checkpoints/task-1.ckpt what=drift
 """
 
 log = logging.getLogger(__name__)
@@ -92,6 +96,8 @@ def run(words: list[str]) -> int:
             folder = out / first.context.name if len(groups) > 1 else out
         else:
             folder = first.folder / "analysis" / first.moment
+        if out is not None:
+            new_or_empty("out", folder, lambda path: path.stem in USES)
         writable_folder("out", folder)
         try:
             found = _findings(use, group, given)
@@ -125,7 +131,12 @@ def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
         if not fits(parameters[key].hint, word.value):
             raise InputError(f"{word.text}: {mismatch(parameters[key].hint, word.value)}")
     use = USES[what](**{key: word.value for key, word in options.items()})
-    return use, [word for word in words if key_of(word) not in parameters]
+    rest = [word for word in words if key_of(word) not in parameters]
+    asks = inspect.signature(use.__call__).parameters
+    used = ["data", "callbacks.ema.use", *(["extractor"] if "extractor" in asks else [])]
+    used += ["sampler"] if what in ("augmentation", "noising", "transfer") else []
+    refuse_unused(rest, used, f"what={what}", ("data.flip",))
+    return use, rest
 
 
 def _described(what: str) -> str:
@@ -193,6 +204,7 @@ def _write(found: Findings, folder: Path, what: str, given: Path | None) -> list
         named = [file.stem for file in image_files(given)] if given and given.is_dir() else []
         if len(set(named)) < len(found.images):  # an archive, or the same name in two folders
             named = [f"{number:06d}" for number in range(len(found.images))]
+        shutil.rmtree(folder / what, ignore_errors=True)  # images of an earlier time
         for name, image in zip(named, found.images, strict=True):
             write_picture(folder / what / f"{name}.png", image.permute(1, 2, 0))
         files.append(folder / what)

@@ -14,11 +14,11 @@ from annotated_types import Gt, Lt
 
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import label_of, open_run
-from lit_gen.cli.runs import Series
+from lit_gen.cli.open_run import label_of, open_run, refuse_unused
+from lit_gen.cli.runs import SETTINGS, Series
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import read_newest
-from lit_gen.core.files import writable_folder, write_json, write_text
+from lit_gen.core.files import new_or_empty, writable_folder, write_json, write_text
 from lit_gen.core.progress import stored_epochs
 from lit_gen.core.types import InputError, NonNegative, Positive
 from lit_gen.evaluation.overview import (
@@ -50,8 +50,10 @@ One table over several models: quality of samples, reconstruction, probes of cod
   epochs       of every run, in place of its own
   minutes      of training, without validation and scoring: every row gets as many epochs as fit, by a trial
                of it. A model that says itself how long its phases last keeps to that
-  KEY          changes every run: data=mnist, recipe=autoencoder, net=conv, data.root=..., logger=csv, ...
-  out          overview.md, .csv and .png, and runs.csv with every run's own numbers
+  KEY          changes every run: data=mnist, recipe=autoencoder, net=conv, data.root=..., logger=csv, ...;
+               of runs= only data.* and callbacks.ema.use
+  out          overview.md, .csv and .png, and runs.csv with every run's own numbers; a new folder, or one of
+               a comparison before: of models= and experiments= with the same settings
 
 Examples
   lit-gen compare models=ae,vae,cwae recipe=autoencoder seeds=0,1,2 out=overview
@@ -68,7 +70,9 @@ _OWN = {
     "epochs": Positive,
     "minutes": Annotated[float, Gt(0), Lt(math.inf)],
 }
+_FILES = ("overview.md", "overview.csv", "overview.png", "runs.csv")
 _PER_RUN = ("seed", "output_dir", "resume", "name")
+_WHERE = ("logger", "checkpoint", "cpu_threads")  # no run computes anything else by them
 _PROBE = Probe()
 _FORMAT = 1  # raised when `measure` measures something else
 
@@ -83,6 +87,8 @@ def run(words: list[str]) -> int:
         for key in ("seeds", "epochs", "minutes"):
             if key in own:
                 raise InputError(f"{key}={own[key]}: the runs of runs= are trained already; leave it out")
+        refuse_unused(others, ("data", "callbacks.ema.use"), "runs=", ("data.flip",))
+        new_or_empty("out", own["out"], lambda path: path.name in _FILES)
         labels = _labels([Path(path) for path in dict.fromkeys(own["runs"])])
         numbers, failures = [_numbers(label, folder, others) for folder, label in labels.items()], []
         writable_folder("out", own["out"])
@@ -128,6 +134,8 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
             raise InputError(f"{word}: epochs= and minutes= set it; give one of them")
     for name in names:
         compose("train", [f"{group}={name}", f"seed={seeds[0]}", *overrides])
+    if not (own["out"] / SETTINGS).is_file():
+        new_or_empty("out", own["out"], lambda path: path.name in names)
     out = writable_folder("out", own["out"])
     return Series(group, names, list(dict.fromkeys(seeds)), out, overrides, epochs, minutes)
 
@@ -143,7 +151,9 @@ def _labels(folders: Sequence[Path]) -> dict[Path, str]:
     for folder in folders:
         config = read_newest(folder).config
         label = label_of(config["choices"])
-        settings = json.dumps({k: v for k, v in config.items() if k not in _PER_RUN}, sort_keys=True)
+        computed = {key: value for key, value in config.items() if key not in (*_PER_RUN, *_WHERE)}
+        computed["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+        settings = json.dumps(computed, sort_keys=True)
         ways = known.setdefault(label, [])
         if settings not in ways:
             ways.append(settings)

@@ -36,7 +36,7 @@ OmegaConf.register_new_resolver("times", lambda *factors: math.prod(factors), re
 
 FIXED = ("model", "net", "stream")
 """What the weights of a checkpoint depend on."""
-_CHOSEN_ONCE = ("recipe", "budget", "experiment", "paper", "choices")  # also say what the model is
+CHOSEN_ONCE = ("recipe", "budget", "experiment", "paper", "choices")  # also say what the model is
 _STORED = "lit_gen_stored"  # what Hydra knows a checkpoint's config by
 _EMPTY = "lit_gen_empty"  # and a choice without any key
 # ModuleNotFoundError: a choice, such as logger=tensorboard, that needs a package which was not installed.
@@ -89,7 +89,7 @@ def recompose(
 
     def accept(word: Word) -> None:
         top = word.key.partition(".")[0]
-        if top in (*refused, *_CHOSEN_ONCE):
+        if top in (*refused, *CHOSEN_ONCE):
             raise InputError(
                 f"{word.text}: {top} belongs to the checkpoint, whose weights were trained with it, and "
                 f"cannot be changed here. To have it otherwise, train anew: lit-gen train {word.text}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning import seed_everything
 
@@ -12,11 +13,11 @@ from callbacks.task_switch import TaskSwitch
 from lit_gen.cli import group_names
 from lit_gen.cli.config import build, compose
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import open_run
+from lit_gen.cli.open_run import open_run, refuse_unused
 from lit_gen.cli.run_folder import rank
 from lit_gen.cli.train import scoring_of
-from lit_gen.cli.words import own_words
-from lit_gen.core.files import write_json
+from lit_gen.cli.words import key_of, own_words
+from lit_gen.core.files import writable_folder, write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.folders import compare_folders
@@ -30,10 +31,11 @@ of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
 
   ckpt       a run folder or a checkpoint file; its own configuration is used, and GROUP=NAME or KEY=VALUE
              change it (extractor=inception, sampler=latent, judges=[quality,terms], data.root=...), but not
-             model.* and stream.*
-  out        also writes the scores as JSON
+             model.* and stream.*, nor what only matters in training
+  out        also writes the scores as JSON, in place of a file that is there
   background the colour behind transparent pixels of real and fake: a name, or a number (#ff8800)
   extractor  inception, lenet_mnist, lenet_digits
+  KEY        of two sets of images: extractor.*, judges.quality.metrics.* and judges.quality.batch_size
 
 Examples
   lit-gen evaluate ckpt=runs/my-run out=scores.json
@@ -43,7 +45,20 @@ Examples
 """
 
 _OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "out": Path}
-_TOP = ("seed", "published", "mode_collapse")  # of the configuration, beside its groups
+_TOP = ("seed", "mode_collapse")  # of the configuration, beside its groups
+_USED = ("data", "extractor", "judges", "sampler", "trainer", "callbacks.ema.use", *_TOP)
+_ONLY_IN_TRAINING = (
+    *("judges.*.every_n_epochs", "judges.quality.num_val_samples", "mode_collapse.recall"),
+    *("mode_collapse.precision", "trainer.m[ai][xn]_*", "trainer.*val_*", "trainer.limit_train_batches"),
+    *("trainer.gradient_clip_*", "trainer.accumulate_grad_batches", "trainer.log_every_n_steps"),
+    *("trainer.overfit_batches", "trainer.detect_anomaly", "data.flip"),
+)
+_USED_BY_FOLDERS = (
+    "extractor",
+    "judges.quality.extractor",
+    "judges.quality.metrics",
+    "judges.quality.batch_size",
+)
 
 
 def run(words: list[str]) -> int:
@@ -51,6 +66,10 @@ def run(words: list[str]) -> int:
     out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
+    if out is not None and out.is_dir():
+        raise InputError(f"out={out}: is a folder; give the name of a file in it")
+    if out is not None:
+        writable_folder("out", out.parent)
     if "ckpt" in own and not {"real", "fake", "background"} & set(own):
         rows = evaluate_checkpoint(own["ckpt"], others)
     elif {"real", "fake"} <= set(own) and "ckpt" not in own:
@@ -71,6 +90,7 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
         InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
     """
     log_to(None, logging.WARNING if rank() == 0 else None)
+    refuse_unused(overrides, _USED, "lit-gen evaluate ckpt=...", _ONLY_IN_TRAINING)
     opened = open_run(path, overrides)
     config, module, data = opened.composed.config, opened.context.model, opened.context.data
     seed_everything(config["seed"], workers=True, verbose=False)
@@ -78,6 +98,7 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     if not scoring.judges:
         raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
     scoring.check(module, data)
+    _refuse_unasked(overrides, config["judges"])
     trainer = build(
         config["trainer"] | {"max_time": None},
         "trainer",
@@ -96,7 +117,18 @@ def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
     return [*(row for row in own if row.metric not in judged), *scoring.rows]
 
 
+def _refuse_unasked(overrides: Sequence[str], judges: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses an extractor that no judge uses, and images drawn otherwise that none looks at."""
+    judged = [judge for judge in judges.values() if judge]
+    for word in overrides:
+        top = key_of(word).partition(".")[0]
+        if top in ("extractor", "sampler") and not any("extractor" in judge for judge in judged):
+            raise InputError(f"{word}: would change nothing; of the judges {', '.join(judges)} none uses it")
+
+
 def _evaluate_folders(real: Path, fake: Path, background: str, overrides: Sequence[str]) -> list[Row]:
+    log_to(None, logging.WARNING)
+    refuse_unused(overrides, _USED_BY_FOLDERS, "lit-gen evaluate real=... fake=...")
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
     seed = composed.config["seed"]

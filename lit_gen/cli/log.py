@@ -49,12 +49,16 @@ def log_to(file: Path | None, level: int | None = None) -> None:
         warnings.filterwarnings("ignore", hint)
 
 
-def run_logger(composed: Composed, folder: Path) -> Logger | None:
-    """The configured logger, told the run's folder if it takes a `folder`.
+def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -> Logger | None:
+    """The configured logger, told the run's `folder` and `next_step` if it takes them.
+
+    Args:
+        next_step: that a resumed run logs first, whatever it had logged before it was stopped.
 
     Raises:
         InputError: its arguments cannot be used.
     """
     node = composed.config["logger"]
-    takes_folder = bool(node) and "folder" in inspect.signature(get_object(node["_target_"])).parameters
-    return composed.build("logger", **({"folder": str(folder)} if takes_folder else {}))
+    known = inspect.signature(get_object(node["_target_"])).parameters if node else ()
+    given = {"folder": str(folder), "next_step": next_step}
+    return composed.build("logger", **{name: value for name, value in given.items() if name in known})

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from callbacks.ema import use_average
-from lit_gen.cli.config import FIXED, Composed, plain_errors, recompose
+from lit_gen.cli.config import CHOSEN_ONCE, FIXED, Composed, plain_errors, recompose
+from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.types import InputError
+from lit_gen.core.types import Classifies, InputError, StreamData
 from lit_gen.evaluation.context import Context
+
+log = logging.getLogger(__name__)
 
 
 class Rebuilt(NamedTuple):
@@ -24,6 +29,7 @@ class Rebuilt(NamedTuple):
     module: LitModel
     stage: int  # place in the stages of its datamodule
     current_task: int  # the last task seen
+    label_counts: tuple[tuple[int, ...], ...]  # training images per class of the tasks seen; () is not known
 
 
 class Opened(NamedTuple):
@@ -55,7 +61,9 @@ def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> R
         raise InputError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
     stage = stored.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
     stream = composed.config["stream"]
-    return Rebuilt(composed, module.eval(), stage, stream["num_tasks"] - 1 if stream["joint"] else stage)
+    current_task = stream["num_tasks"] - 1 if stream["joint"] else stage
+    counts = tuple(map(tuple, stored.record.get("label_counts", ())[: current_task + 1]))
+    return Rebuilt(composed, module.eval(), stage, current_task, counts)
 
 
 def built_model(composed: Composed) -> LitModel:
@@ -73,6 +81,67 @@ def built_model(composed: Composed) -> LitModel:
     return module
 
 
+def check_parts(module: LitModel, data: StreamData, callbacks: Sequence[Any] = ()) -> None:
+    """Asks model and data whether they fit, and every callback that has `check(module, data)`.
+
+    Raises:
+        InputError: all that they refuse.
+    """
+    problems = []
+    if module.needs_pairs != getattr(data, "gives_pairs", False):
+        what = ("two domains", "one domain") if module.needs_pairs else ("single images", "two domains")
+        way_out = "data=unpaired_folders or so" if module.needs_pairs else "other data, or model=cyclegan"
+        problems.append(
+            f"model: {type(module).__name__} learns from {what[0]}, and {type(data).__name__} has {what[1]}; "
+            f"use {way_out}"
+        )
+    elif _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
+        problems.append(
+            f"model: {type(module).__name__} learns one class of each image here, and {type(data).__name__} "
+            "has attributes; leave model.condition=label out, or use data with classes"
+        )
+    for callback in callbacks:
+        try:
+            if not problems and hasattr(callback, "check"):
+                callback.check(module, data)
+        except InputError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _needs_classes(module: LitModel) -> bool:
+    return "label" in getattr(module, "conditions", ()) or isinstance(module.abilities(), Classifies)
+
+
+def refuse_unused(words: Sequence[str], used: Sequence[str], what: str, unused: Sequence[str] = ()) -> None:
+    """Refuses words about a configuration that would be taken and change nothing.
+
+    What belongs to a checkpoint is left to `recompose`, which says so.
+
+    Args:
+        used: keys, and with them all below.
+        what: uses only these, for the message.
+        unused: of what is below those; `*` and the like stand for a part of a key.
+
+    Raises:
+        InputError: names every such word, and what is used.
+    """
+
+    def is_below(key: str, tops: Sequence[str]) -> bool:
+        parts, ways = key.split("."), [top.split(".") for top in tops]
+        return any(len(way) <= len(parts) and all(map(fnmatch, parts, way)) for way in ways)
+
+    keys = {word: key_of(word) for word in words}
+    wrong = [
+        f"{word}: would change nothing; {what} uses {', '.join(used)}"
+        for word, key in keys.items()
+        if not is_below(key, (*FIXED, *CHOSEN_ONCE)) and (not is_below(key, used) or is_below(key, unused))
+    ]
+    if wrong:
+        raise InputError("\n".join(wrong))
+
+
 def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = "cpu") -> Opened:
     """Rebuilds the model of a run folder or a checkpoint and sets its data up.
 
@@ -82,13 +151,16 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     stored = read(path)
     if isinstance(threads := stored.record.get("cpu_threads"), int):
         torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
-    composed, module, stage, current_task = rebuild(stored, words, device=device)
+    composed, module, stage, current_task, _ = rebuild(stored, words, device=device)
     data = composed.build("data")
     data.prepare_data()
     data.setup("test")
+    check_parts(module, data)
     data.current_task = current_task
     place = stored.path.absolute().parent
     folder = place.parent if place.name == "checkpoints" else place
+    if changes := data.changes_since(folder / "split"):
+        log.warning("%s: the data are not those of the run: %s", folder, "; ".join(changes))
     moment = "" if stored.path.name in (LAST, PREVIOUS) else stored.path.stem
     kind = label_of(composed.choices)
     context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)

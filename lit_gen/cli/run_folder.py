@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_gen.core.checkpoint import Stored
 from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
 
 _HANDED_ON = "LIT_GEN_RUN_FOLDER"
-CONFIG, START, SUMMARY = "config.yaml", "start.json", "summary.json"
+CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "metrics.csv"
+_BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
+_BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
+"""All that a run writes before its first checkpoint."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class RunFolder:
     """A run's folder on disk; made once by rank 0, known to every process."""
 
     path: Path
+    made: list[Path] = field(default_factory=list, compare=False)  # folders that were not there before
 
     @property
     def is_finished(self) -> bool:
@@ -51,18 +60,24 @@ class RunFolder:
         write_text(self.path / START, json.dumps(self.read_start() | values, indent=1))
 
     def make(self) -> None:
-        """Makes the folder of a new run, in the first process.
+        """Makes the folder of a new run, in the first process; one of a run without a step is used again.
 
         Raises:
             InputError: it is not writable, or already holds something.
         """
         if rank() == 0:
+            if self.path.is_dir() and self._is_of_no_use:
+                log.warning(
+                    "%s: the run in it ended before its first step; this one takes its place", self.path
+                )
+                self._empty()
             if self.path.is_dir() and any(self.path.iterdir()):
                 what = "already holds another run" if (self.path / CONFIG).exists() else "is not empty"
                 raise InputError(
                     f"output_dir={self.path}: {what}; nothing was changed. Go on with resume={self.path}, or "
                     "choose another output_dir."
                 )
+            self.made.extend(place for place in (self.path, *self.path.parents) if not place.exists())
             writable_folder("output_dir", self.path)
             for name in ("checkpoints", "samples"):
                 (self.path / name).mkdir()
@@ -73,8 +88,46 @@ class RunFolder:
         os.environ[_HANDED_ON] = str(self.path)
 
     def discard(self) -> None:
-        """Takes back a new run that could not begin."""
+        """Takes back a new run that could not begin, and the folders that were made for it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # another run has come into it meanwhile
+            for place in self.made[1:]:
+                place.rmdir()
+
+    def branch(self, path: Path, stored: Stored | None) -> RunFolder:
+        """A new folder for what follows on a checkpoint of this run, with the curves so far.
+
+        Raises:
+            InputError: there is no checkpoint, or no place for it.
+        """
+        if stored is None:
+            raise InputError(
+                f"output_dir={path}: {self.path} has no checkpoint yet that a new run could go on from; "
+                "leave out output_dir= to begin it again, or resume= for a run of its own"
+            )
+        new = RunFolder(path)
+        new.make()
+        if rank() == 0 and (self.path / METRICS).is_file():
+            shutil.copyfile(self.path / METRICS, path / METRICS)
+        return new
+
+    @property
+    def _is_of_no_use(self) -> bool:
+        """Whether a run ended here before it had logged or kept anything, and nothing else lies here."""
+        try:
+            summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+            metrics = self.path / METRICS
+            rows = len(metrics.read_text(encoding="utf-8").splitlines()) - 1 if metrics.exists() else 0
+        except (OSError, ValueError):
+            return False  # without a summary it may be running
+        kept = [*self.path.iterdir(), *self.path.glob("checkpoints/*"), *self.path.glob("samples/*")]
+        names = {file.name for file in kept}
+        return summary.get("status") in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
+
+    def _empty(self) -> None:
+        for name in _BEFORE_A_STEP:
+            file = self.path / name
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
 
 
 def rank() -> int:

@@ -23,7 +23,7 @@ from lit_gen.core.files import write_json
 from lit_gen.core.progress import stored_epochs
 from lit_gen.core.types import InputError
 
-_SETTINGS = "compare.json"
+SETTINGS = "compare.json"
 _TRIAL = "trial"
 _PATIENCE = 60.0  # seconds for a run that was told to stop to write its checkpoint
 # Processes are forked off one that has imported everything, which takes longer than many a run, and has done
@@ -142,7 +142,7 @@ class Series:
         return epochs
 
     def _remembered(self) -> dict[str, int]:
-        file = self.out / _SETTINGS
+        file = self.out / SETTINGS
         if not file.is_file():
             self._remember({})
             return {}
@@ -159,7 +159,7 @@ class Series:
         return epochs
 
     def _remember(self, epochs: dict[str, int]) -> None:
-        write_json(self.out / _SETTINGS, {"settings": self._settings, "epochs": epochs})
+        write_json(self.out / SETTINGS, {"settings": self._settings, "epochs": epochs})
 
 
 def _train(words: Sequence[str], text: Path) -> int:

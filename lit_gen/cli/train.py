@@ -21,11 +21,11 @@ from callbacks.task_switch import TaskSwitch
 from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, recompose
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
-from lit_gen.cli.open_run import built_model
-from lit_gen.cli.run_folder import CONFIG, RunFolder, found_folder, new_folder, rank
+from lit_gen.cli.open_run import built_model, check_parts
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
-from lit_gen.core.checkpoint import Stored, has_checkpoint, read
+from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
@@ -37,6 +37,7 @@ from lit_gen.core.types import Diverged, InputError, StreamData, Task
 from lit_gen.tracking.connection import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.provenance import git_commit, package_versions
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -46,7 +47,8 @@ Trains a model, task after task, scores it after every task, and keeps everythin
 
   experiment=    a named run; GROUP=NAME and KEY=VALUE change it
   resume=        goes on with a run that was stopped, exactly as if it had not been; only trainer.*, logger.*
-                 and data.root can be changed
+                 and data.root can be changed; with output_dir= what comes is a new run in a folder of its
+                 own, and the data may have changed
   seed=          0 is a seed
   --cfg          prints the configuration and stops
 
@@ -88,30 +90,41 @@ def run(words: list[str]) -> int:
         config["output_dir"] = composed.source["output_dir"] = str(folder.path)
         folder.make()
     else:
-        folder = found_folder(resume)
-        if folder.is_finished:
+        folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
+        is_new = "output_dir" in moved
+        if folder.is_finished and not is_new:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
         _refuse_other_run(others)
         stored, start = _stored(resume, folder), folder.read_start()
+        if is_new:
+            folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
         # config.yaml alone is enough: it says the same, with every interpolation already done.
         source = stored.config if stored is not None else start.get("source")
         source = source or yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8"))
         composed = recompose(source | {"output_dir": str(folder.path)}, others)
         folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
-    if rank() == 0:
-        # Without user and password of a tracking server; they are read from the environment when resuming.
-        folder.write_start(source=without_secrets(composed.source))
-        write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
+    if is_new:
+        _write_config(composed, folder)
     seed_everything(composed.config["seed"], workers=True, verbose=False)
     try:
         parts = assemble(composed, folder, stored, start)
-    except InputError:
+    except BaseException:
         if is_new and rank() == 0:
             log_to(None)
             folder.discard()
         raise
+    if not is_new:
+        if stored is None and rank() == 0:
+            (folder.path / SUMMARY).unlink(missing_ok=True)  # that run has begun again
+        _write_config(composed, folder)  # not before: what was refused has changed nothing
+        if (differences := _differences(others, stored, parts.trainer)) and rank() == 0:
+            log.warning(
+                "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
+            )
+    elif stored is not None and rank() == 0:
+        log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
     _train(parts, folder, stored, composed.config["max_phase_epochs"])
     return 0
 
@@ -126,14 +139,24 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     data = composed.build("data")
     data.prepare_data()
     data.setup("fit")
-    if rank() == 0:
-        data.save_split(folder.path / "split")
+    saved = folder.path / "split"
+    if stored is not None and (changes := data.changes_since(saved)):
+        raise InputError(
+            f"resume={folder.path}: the data are not those that this run was trained on.\n  "
+            + "\n  ".join(changes)
+            + "\nNothing was changed. Put the data back (or say where they are, data.root=), or go on with "
+            f"these as a new run: lit-gen train resume={folder.path} output_dir=<a new folder>"
+        )
+    if rank() == 0 and (stored is None or not data.is_saved(saved)):
+        data.save_split(saved)
     module = built_model(composed)
     saver, scoring = RunCheckpoints(config["checkpoint"]["min_seconds"]), scoring_of(composed)
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
     callbacks = _in_order([*own, *_chosen(composed)])
-    logger = run_logger(composed, folder.path)
+    check_parts(module, data, callbacks)  # before a logger begins a run
+    last_step = stored.state["callbacks"]["RunRecord"]["last_step"] if stored is not None else None
+    logger = run_logger(composed, folder.path, None if last_step is None else last_step + 1)
     given = {"max_time": None} | ({} if config["trainer"].get("profiler") else {"profiler": NoProfiler()})
     trainer = build(
         config["trainer"] | given,
@@ -147,7 +170,6 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         with plain_errors("model", config["model"]):
             refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
-    scoring.check(module, data)
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
@@ -198,17 +220,17 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
             reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
     except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
-        record.finish("KILLED")
+        record.finish("KILLED", trainer)
         if rank() == 0:
             log.warning("stopped; go on with: lit-gen train resume=%s", folder.path)
         raise SystemExit(130 if not isinstance(stop, SIGTERMException) else 143) from None
     except Diverged as end:
-        record.finish("FAILED")
+        record.finish("FAILED", trainer)
         if rank() == 0:
             log.error("%s", end)
         raise SystemExit(1) from None
     except BaseException as error:
-        record.finish(status_of(error))
+        record.finish(status_of(error), trainer)
         raise
     record.finish("FINISHED" if reached_end else "KILLED")
     if rank() == 0:
@@ -228,12 +250,38 @@ def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
             print(f"Look at it: {logger.view_command()}")
 
 
+def _write_config(composed: Composed, folder: RunFolder) -> None:
+    """Without user and password of a tracking server; they are read from the environment when resuming."""
+    if rank() == 0:
+        folder.write_start(source=without_secrets(composed.source))
+        write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
+
+
 def _stored(resume: str, folder: RunFolder) -> Stored | None:
     """The checkpoint to go on from; None for a run that was stopped before its first one."""
+    if Path(resume).is_file() and Path(resume).name not in (LAST, PREVIOUS) and has_checkpoint(folder.path):
+        log.warning(
+            "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
+        )
     if Path(resume).is_file() or has_checkpoint(folder.path):
         return read(resume if Path(resume).is_file() else folder.path)
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)
     return None
+
+
+def _differences(words: Sequence[str], stored: Stored | None, trainer: Trainer) -> list[str]:
+    """What numbers depend on and is no longer as it was when the run was stopped."""
+    found = [
+        word for word in words if key_of(word).partition(".")[0] in ("trainer", "cpu_threads", "compile")
+    ]
+    if stored is None:
+        return found
+    record = stored.record
+    before = {**record["versions"], "commit": record["git_commit"], "processes": record["world_size"]}
+    now = {**package_versions(), "commit": git_commit(), "processes": trainer.world_size}
+    return found + [
+        f"{name} {before.get(name)} -> {now[name]}" for name in now if now[name] != before.get(name)
+    ]
 
 
 def _refuse_other_run(words: Sequence[str]) -> None:

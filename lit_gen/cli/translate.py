@@ -18,6 +18,7 @@ from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import rebuild
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import read
+from lit_gen.core.files import new_or_empty
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.pictures import mention_skipped, pictures_in, read_good
@@ -102,8 +103,7 @@ def _check_out(source: Path, out: Path, overwrite: bool) -> None:
             f"out={out}: lies in in={source}, whose pictures would be mixed with their translations; give a "
             "folder beside it"
         )
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise InputError(f"out={out}: is not empty; give another folder, or overwrite=true")
+    new_or_empty("out", out, (lambda path: overwrite), " or give overwrite=true")
 
 
 def _decoding(module: LitModel, to: str, data: Mapping[str, Any]) -> Decoding:

@@ -130,7 +130,10 @@ class GenerativeReplay(LitGenerator):
     def _drawn(self, count: int, seen: int) -> Batch:
         """Images of the first `seen` tasks from the teacher."""
         task = torch.multinomial(self.task_sizes[:seen], count, replacement=True)
-        label = torch.multinomial(self.label_counts[task], 1).squeeze(1)
+        counts = self.label_counts[task]
+        is_labelled = counts.sum(1) > 0
+        label = torch.multinomial(counts + (~is_labelled).float()[:, None], 1).squeeze(1)
+        label = torch.where(is_labelled, label, -1)  # a task without labels
         conditions = {n: v for n, v in (("label", label), ("task", task)) if n in self.conditions}
         unknown = torch.full_like(task, -1)
         return Batch(
@@ -196,9 +199,7 @@ class GenerativeReplay(LitGenerator):
 
     def _close(self, task: Task) -> None:
         self.task_sizes[task.index] = task.num_images
-        counts = torch.tensor(task.label_counts or (1,), dtype=torch.float)
-        # Data without labels still needs a row that can be drawn from.
-        self.label_counts[task.index] = counts if counts.sum() > 0 else torch.ones_like(counts)
+        self.label_counts[task.index] = torch.tensor(task.label_counts or (0,), dtype=torch.float)
         self.tasks_seen.fill_(task.index + 1)
 
 

@@ -23,7 +23,9 @@ class Stored(NamedTuple):
 
     path: Path
     config: dict[str, Any]  # the configuration before interpolation
-    record: dict[str, Any]  # all that RunRecord stored: config, version, mlflow_run_id, cpu_threads, ...
+    record: dict[
+        str, Any
+    ]  # all that RunRecord stored: config, version, mlflow_run_id, cpu_threads, label_counts, ...
     state: dict[str, Any]  # Lightning's: state_dict, loops, callbacks, optimizer_states
 
 

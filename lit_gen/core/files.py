@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,27 @@ def writable_folder(key: str, folder: Path) -> Path:
             f"{key}={folder}: cannot be written ({error.strerror or error}); choose another {key}"
         ) from error
     return folder
+
+
+def new_or_empty(
+    key: str, folder: Path, own: Callable[[Path], bool] = lambda path: False, way_out: str = ""
+) -> None:
+    """Raises InputError where a folder holds something that is not hidden, so that nothing is mixed or lost.
+
+    Args:
+        own: of what is there, what may be: it is the verb's own and will be replaced.
+        way_out: another one, for the message.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{key}={folder}: is a file; give the name of a folder")
+    there = folder.iterdir() if folder.is_dir() else ()
+    others = sorted(path.name for path in there if not path.name.startswith(".") and not own(path))
+    if others:
+        names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise InputError(
+            f"{key}={folder}: is not empty (it holds {names}); give a new or an empty folder, or remove "
+            f"it{way_out}"
+        )
 
 
 def plain(values: Any) -> Any:

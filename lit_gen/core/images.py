@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -18,9 +21,19 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """float32 [B, C, S, S] in [-1, 1] -> uint8 in [0, 255], rounded to the nearest level, clamped."""
+    """float32 [B, C, S, S] in [-1, 1] -> uint8 in [0, 255], rounded to the nearest level, clamped.
+
+    A warning says how many images have pixels that are not finite; NaN becomes 0.
+    """
     if image.dtype == torch.uint8:
         return image
+    whole = image.isfinite()
+    if not whole.all():
+        broken = int((~whole).flatten(1).any(1).sum())
+        log.warning(
+            "%d of %d images have pixels that are infinite or NaN; NaN is shown black", broken, len(image)
+        )
+        image = image.nan_to_num(nan=-1)
     return image.float().add(1).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

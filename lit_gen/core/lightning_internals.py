@@ -16,3 +16,15 @@ def without_gpu_checks(trainer: Trainer) -> None:
     """
     if trainer.strategy.root_device.type == "cpu":
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def log_epoch_now(trainer: Trainer) -> None:
+    """Logs the means of a training epoch, which Lightning does after the last callback of the epoch's end.
+
+    For that last callback. Lightning finds nothing left to log then; monitors keep what they look at.
+    """
+    connector, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
+    connector.on_epoch_end()
+    loop._batches_that_stepped -= 1  # as Lightning does: the step of the last batch
+    connector.update_train_epoch_metrics()
+    loop._batches_that_stepped += 1

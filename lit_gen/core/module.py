@@ -40,6 +40,7 @@ class LitModel(LightningModule):
 
     needs_every_task = False  # whether the union of the tasks (stream.joint=true) is of no use to it
     compares_images = False  # whether its loss tells nothing about a batch of one image
+    needs_pairs = False  # whether it learns from two domains, by batches of images of each
 
     def __init__(
         self, spec: ImageSpec, optimizer: OptimizerFactory, schedule: ScheduleFactor | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_gen.evaluation.tables import as_csv, as_text, short
-from lit_gen.metrics.task_matrix import Better, backward_transfer, final_mean, forgetting
+from lit_gen.metrics.task_matrix import Better, Mean, backward_transfer, final_mean, forgetting
 
 FLOOR = "floor_"
 """Begins the name of a metric between real training images and real test images: what to compare with."""
@@ -43,8 +43,11 @@ class Summary(NamedTuple):
     """What one metric says at the end of a run. NaN where there is no such number."""
 
     mean: float  # over tasks, of the last row
+    mean_over: int  # tasks that have a score there
     forgetting: float
+    forgetting_over: int
     backward_transfer: float
+    backward_transfer_over: int
     all: float  # over all tasks seen, as one set of images
 
 
@@ -90,6 +93,10 @@ class Board:
                 matrix[after, row.on_task] = row.value
         return matrix
 
+    def measured(self, metric: str, extractor: str) -> list[int]:
+        """The tasks after which single tasks were scored, ascending, whether that gave numbers or not."""
+        return list(dict.fromkeys(after for after, r in self._of(metric, extractor) if r.on_task is not None))
+
     def over_all(self, metric: str, extractor: str) -> float:
         """The newest score of all tasks together; NaN where there is none."""
         last = max(self.rows, default=0)
@@ -101,11 +108,16 @@ class Board:
         found = {}
         for metric, extractor in self.kinds():
             if not metric.startswith((FLOOR, LOCAL)):
-                matrix, change = self.matrix(metric, extractor), (math.nan, math.nan)
-                if way := self.better.get(metric):
-                    change = forgetting(matrix, way == "lower"), backward_transfer(matrix, way == "lower")
+                matrix, lasts = self.matrix(metric, extractor), self.measured(metric, extractor)[-1:]
+                means = [Mean(math.nan, 0, 0)] * 3
+                if lasts:
+                    means[0] = final_mean(matrix, *lasts)
+                if lasts and (way := self.better.get(metric)):
+                    changes = (forgetting, backward_transfer)
+                    means[1:] = (change(matrix, way == "lower", *lasts) for change in changes)
+                numbers = (number for mean in means for number in (mean.value, mean.over))
                 name = f"{metric}/{extractor}" if extractor else metric
-                found[name] = Summary(final_mean(matrix), *change, self.over_all(metric, extractor))
+                found[name] = Summary(*numbers, self.over_all(metric, extractor))
         return found
 
     def csv(self) -> str:
@@ -124,16 +136,17 @@ class Board:
             if metric not in MAIN:
                 continue
             title = f"{metric} ({extractor})" if extractor else metric
-            better, matrix = self.better.get(metric), self.matrix(metric, extractor)
-            if matrix.isnan().all():
+            better, matrix = self.better.get(metric, ""), self.matrix(metric, extractor)
+            measured = self.measured(metric, extractor)
+            if not measured:
                 floor = self.over_all(FLOOR + metric, extractor)
-                row = {"score": title, "value": short(self.over_all(metric, extractor)), "better": better}
+                row = {"score": title, "value": _or_nan(self.over_all(metric, extractor)), "better": better}
                 lines.append(row | ({} if math.isnan(floor) else {"floor": short(floor)}))
             else:
                 floor = self.matrix(FLOOR + metric, extractor)
-                shown = [*matrix_lines(matrix, floor), *self._local_line(metric, extractor)]
+                shown = [*matrix_lines(matrix, floor, measured), *self._local_line(metric, extractor)]
                 text = as_text(shown, head=f"{title}, {better} is better")
-                blocks.append(f"{text}\n{in_words(matrix, better == 'lower')}")
+                blocks.append(f"{text}\n{in_words(matrix, better, measured[-1])}")
         return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
 
     def _local_line(self, metric: str, extractor: str) -> list[dict[str, str]]:
@@ -150,17 +163,26 @@ class Board:
                     yield after, row
 
 
-def matrix_lines(matrix: Tensor, floor: Tensor) -> list[dict[str, str]]:
-    """A line for every row [T, T] that holds a number, and one for the last such row of the floor."""
-    named = [(f"after {i}", row) for i, row in enumerate(matrix) if not row.isnan().all()]
-    named += [("floor", row) for row in floor if not row.isnan().all()][-1:]
-    return [
-        {"": name} | {f"task {j}": short(value) for j, value in enumerate(row.tolist())}
-        for name, row in named
+def matrix_lines(matrix: Tensor, floor: Tensor, measured: Sequence[int]) -> list[dict[str, str]]:
+    """A line for every row [T, T] that was measured, and one for the last row of the floor that holds a
+    number. A score that came out as NaN is "nan", one that is not there a dash.
+    """
+    lines = [
+        {"": f"after {i}"}
+        | {f"task {j}": _or_nan(v) if j <= i else short(v) for j, v in enumerate(matrix[i].tolist())}
+        for i in measured
     ]
+    floors = [row for row in floor.tolist() if not all(map(math.isnan, row))][-1:]
+    return lines + [{"": "floor"} | {f"task {j}": short(v) for j, v in enumerate(row)} for row in floors]
 
 
-def in_words(matrix: Tensor, lower_is_better: bool) -> str:
-    """Mean and forgetting of a matrix."""
-    lost, mean = forgetting(matrix, lower_is_better), f"mean {short(final_mean(matrix))}"
-    return mean if math.isnan(lost) else f"{mean}, forgetting {short(lost)}"
+def _or_nan(value: float) -> str:
+    return "nan" if math.isnan(value) else short(value)
+
+
+def in_words(matrix: Tensor, better: Better, last: int | None = None) -> str:
+    """Mean and forgetting of a matrix, and over how many tasks they are where a score is missing."""
+    mean = final_mean(matrix, last)
+    lost = forgetting(matrix, better == "lower", last) if better else Mean(math.nan, 0, 0)
+    words = f"mean {mean.in_words(short(mean.value))}"
+    return f"{words}, forgetting {lost.in_words(short(lost.value))}" if lost.of else words

@@ -6,7 +6,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -117,6 +117,25 @@ class Context:
             return torch.arange(count)
         rng = torch.Generator().manual_seed(mixed_seed(self.seed, *(purpose or (Use.CHOICE, 0))))
         return torch.randperm(count, generator=rng)[:most]
+
+    def conditions(self, like: Batch, names: Collection[str]) -> dict[str, Tensor]:
+        """What the model is told to draw images like these: their labels and tasks, int64 [B], by name.
+
+        In place of a label that was never trained on (`data.without_classes`), those of the image's task that
+        were take turns.
+        """
+        given = {name: getattr(like, name) for name in sorted(names)}
+        if "label" not in given or like.label.ndim > 1 or self.data.spec.num_classes == 0:
+            return given
+        counts = torch.tensor([task.label_counts for task in self.data.tasks[: self.num_seen]])
+        task, label = like.task.cpu(), like.label.cpu()
+        learned = counts[task] if "task" in given else counts.sum(0).expand(len(task), -1)
+        is_known = (label < 0) | (learned.gather(1, label.clamp(min=0)[:, None]).squeeze(1) > 0)
+        for place in (~is_known).nonzero().flatten().tolist():
+            others = counts[task[place]].nonzero().flatten()
+            if len(others):
+                label[place] = others[int(like.index[place]) % len(others)]
+        return given | {"label": label.to(like.label.device)}
 
     # --- block by block
 

@@ -23,10 +23,11 @@ def matrix_picture(board: Board) -> Tensor | None:
     """Heat maps of the main matrices, uint8 [H, W, 3]; None while there is no number in any of them."""
     panels = {}
     for metric, extractor in board.kinds():
-        matrix, lower = board.matrix(metric, extractor), board.better.get(metric) == "lower"
+        matrix, better = board.matrix(metric, extractor), board.better.get(metric, "")
         if metric in _DRAWN and not matrix.isnan().all():
             name = f"{metric} ({extractor})" if extractor else metric
-            panels[f"{name}\n{in_words(matrix, lower)}"] = (matrix, lower)
+            words = in_words(matrix, better, board.measured(metric, extractor)[-1])
+            panels[f"{name}\n{words}"] = (matrix, better == "lower")
     return heat_maps(panels) if panels else None
 
 
@@ -121,7 +122,5 @@ class ModeCollapse:
                 reasons.append(f"recall {recall:.2f} with precision {precision:.2f}, {times}")
         share = values.get("class_coverage", 1.0)
         if share < self.classes:
-            covered = values["classes_covered"]
-            of = f" of {covered / share:.0f}" if share else ""
-            reasons.append(f"images of {covered:.0f}{of} classes")
+            reasons.append(f"images of {share:.0%} of the classes")
         return "; ".join(reasons)

@@ -78,4 +78,4 @@ def _shown(value: Any) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "-" or text.lstrip("-+").replace(",", "")[:1].isdigit()
+    return text in ("-", "nan") or text.lstrip("-+").replace(",", "")[:1].isdigit()

@@ -34,6 +34,8 @@ class Classifier(LitModel):
         schedule: ScheduleFactor | None = None,
     ) -> None:
         super().__init__(spec, optimizer, schedule)
+        if spec.num_classes == 0:
+            raise ValueError("Classifier: the data has no labels (data.spec.num_classes=0), so no classes")
         self.net = LeNet(spec.channels, spec.num_classes) if net is None else net
         self.shift = shift
 

@@ -45,6 +45,8 @@ class CycleGAN(LitModel):
         pool_size: translations of each domain that are kept for its critic.
     """
 
+    needs_pairs = True
+
     def __init__(
         self,
         spec: ImageSpec,

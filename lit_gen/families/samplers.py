@@ -171,5 +171,11 @@ class JoinedSampler:
         return self.denoiser.denoiser()(x, 1.0).parts.image.clamp(-1, 1)
 
 
+def joined(model: LitGenerator, denoiser: LitGenerator) -> JoinedSampler:
+    """The model's own sampler, or DDIM in 50 steps, down to the denoiser's noise."""
+    own = model.sampler if isinstance(model.sampler, DiffusionSampler) else DiffusionSampler()
+    return JoinedSampler(own, denoiser)
+
+
 def _size(model: LitGenerator) -> str:
     return f"images of {' x '.join(map(str, model.spec.shape))}"

@@ -24,8 +24,8 @@ class FeatureMetric(Metric):
     """A number (or several) from features of real and of generated images.
 
     `update` takes features [B, D] of B >= 0 images; `compute` gives scalars by name, NaN (and a warning)
-    where there are too few images. A process that has no images at all takes part in `compute` like every
-    other.
+    where there are too few images, or where a feature of any is infinite or NaN. A process that has no images
+    at all takes part in `compute` like every other.
 
     Args:
         num_features: D; None takes it from the first features. Give it where several processes take part, of
@@ -119,6 +119,12 @@ class GatheringMetric(FeatureMetric):
     def compute(self) -> dict[str, Tensor]:
         with full_precision(self.device):
             real, fake = _ordered(self.real, self.real_index), _ordered(self.fake, self.fake_index)
+            for kind, rows in (("real", real), ("generated", fake)):
+                bad = int((~rows.isfinite()).any(dim=1).sum()) if rows.numel() else 0
+                if bad:
+                    return self._nothing(
+                        f"{bad} of {len(rows)} {kind} images have features that are not finite"
+                    )
             return {name: value.to(self.device) for name, value in self.score(real, fake).items()}
 
     @abstractmethod

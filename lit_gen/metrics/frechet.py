@@ -51,6 +51,8 @@ class FrechetDistance(FeatureMetric):
                 f"{self.num_features} features: the distance is too large by about the same for every model; "
                 "compare only at equal counts"
             )
+        if not (self.real.isfinite().all() and self.fake.isfinite().all()):
+            return self._nothing("some features are infinite or NaN")
         with full_precision(self.device):
             distance = frechet_distance(
                 self.real[1], self.real[2:] / (num_real - 1), self.fake[1], self.fake[2:] / (num_fake - 1)
@@ -98,16 +100,26 @@ def merge_moments(parts: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
-    """Between N(mean_a [D], cov_a [D, D]) and N(mean_b, cov_b), float64; never negative."""
-    root, failed = torch.linalg.cholesky_ex(cov_a)
-    if failed:
-        # Fewer images than features, or a feature that never fires: the covariance has no Cholesky factor.
-        values, vectors = torch.linalg.eigh(cov_a)
-        root = vectors * values.clamp_min(0).sqrt()
-    # root root^T = cov_a, so root^T cov_b root has the eigenvalues of cov_a cov_b and is symmetric.
-    product = torch.linalg.eigvalsh(root.T @ cov_b @ root)
-    # What rounding leaves of a zero eigenvalue; its square root would be large.
-    noise = product[-1].clamp_min(0) * len(product) * torch.finfo(product.dtype).eps
-    trace = torch.where(product > noise, product, 0.0).sqrt().sum()
+    """Between N(mean_a [D], cov_a [D, D]) and N(mean_b, cov_b), float64; never negative.
+
+    With S = F F^T for both, tr (S1 S2)^(1/2) is the sum of the singular values of F1^T F2. The eigenvalues of
+    S1 S2 are their squares, and small ones of these are lost to rounding.
+    """
+    trace = torch.linalg.svdvals(factor(cov_a).T @ factor(cov_b)).sum()
     distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace
     return distance.clamp_min(0)
+
+
+def factor(covariance: Tensor) -> Tensor:
+    """F [D, R] with F F^T = covariance [D, D], R <= D, each feature as exact as its own variance."""
+    scale = covariance.diagonal().clamp_min(0).sqrt()
+    scale = torch.where(scale > 0, scale, 1)
+    correlation = covariance / scale / scale[:, None]
+    root, failed = torch.linalg.cholesky_ex(correlation)
+    noise = len(scale) * torch.finfo(scale.dtype).eps
+    if failed or root.diagonal().min() ** 2 < noise:
+        # Fewer images than features, or a feature that never fires: no Cholesky factor, or one of noise.
+        values, vectors = torch.linalg.eigh(correlation)
+        is_real = values > values[-1] * noise
+        root = vectors[:, is_real] * values[is_real].sqrt()
+    return scale[:, None] * root

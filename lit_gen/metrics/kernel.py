@@ -7,6 +7,7 @@ Sources: kernel distance, Binkowski et al. 2018 (arXiv:1801.01401); Inception Sc
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -21,8 +22,8 @@ from lit_gen.metrics.base import GatheringMetric
 class KernelDistance(GatheringMetric):
     """Squared maximum mean discrepancy under the kernel (x y / D + 1)^3, unbiased, hence negative at times.
 
-    kid: mean over subsets; kid_std: standard deviation over subsets. With fewer images than `subset_size` the
-    subsets have as many as there are.
+    kid: mean over subsets; kid_std: standard deviation over subsets, NaN of one subset. With fewer images
+    than `subset_size` the subsets have as many as there are, and if that is all of both sets, there is one.
 
         >>> metric = KernelDistance()
         >>> metric.update(torch.randn(200, 4), real=True)
@@ -84,8 +85,8 @@ def _cubic(x: Tensor, y: Tensor) -> Tensor:
 class InceptionScore(GatheringMetric):
     """exp of the mean divergence between a generated image's class probabilities and their mean; in [1, K].
 
-    inception_score: mean over splits; inception_score_std: standard deviation over splits. Needs an extractor
-    that classifies.
+    inception_score: mean over splits; inception_score_std: standard deviation over splits, NaN of one split.
+    Needs an extractor that classifies.
 
         >>> metric = InceptionScore()
         >>> sure = 100 * torch.eye(5).repeat(40, 1)  # logits: each image is surely of one of five classes
@@ -115,11 +116,13 @@ class InceptionScore(GatheringMetric):
         for split in range(self.num_splits):
             begin, end = (place * len(fake) // self.num_splits for place in (split, split + 1))
             part = log_probability[begin:end]
-            marginal = part.exp().mean(dim=0).log()
+            # In logarithms: a probability that is 0 in float64 still counts 0 times a finite number.
+            marginal = part.logsumexp(dim=0) - math.log(len(part))
             scores.append((part.exp() * (part - marginal)).sum(dim=1).mean().exp())
         return _summary("inception_score", scores)
 
 
 def _summary(name: str, values: list[Tensor]) -> dict[str, Tensor]:
     found = torch.stack(values)
-    return {name: found.mean(), f"{name}_std": found.std(unbiased=False)}
+    std = found.std(unbiased=False) if len(found) > 1 else torch.full_like(found[0], float("nan"))
+    return {name: found.mean(), f"{name}_std": std}

@@ -6,21 +6,16 @@ Sources: precision and recall, Kynkaanniemi et al. 2019 (arXiv:1904.06991); dens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lit_gen.core.types import Positive
 from lit_gen.metrics.base import GatheringMetric
+from lit_gen.metrics.distances import Cloud, common_frame, exact, exact_pairs, nearest, tiles
 
-# Pairs in one tile of distances: 4 MB of float32, so that the passes after the matrix product stay in the
-# cache.
-_TILE_ROWS, _TILE_COLUMNS = 512, 2048
-# On an accelerator a launch costs more than a cache miss.
-_WIDE_ROWS, _WIDE_COLUMNS = 4096, 16384
-# Numbers of a tile that are first seen through their minimum, when its few smallest are searched.
-_FOLD = 16
+_MANY = 0.1  # of a tile's pairs; all of them at once are faster than so many one by one
 
 
 class Neighbours(GatheringMetric):
@@ -32,8 +27,8 @@ class Neighbours(GatheringMetric):
         more is possible (k = num_density_neighbours).
     coverage: part of the real balls that hold a generated image (k = num_density_neighbours).
 
-    All but density lie in [0, 1]. Balls are closed. Memory beyond one copy of the features does not grow with
-    N^2.
+    All but density lie in [0, 1]. Balls are closed, and the numbers are those of distances from differences
+    in float64, ties included. Memory beyond two copies of the features does not grow with N^2.
 
         >>> metric = Neighbours()
         >>> metric.update(torch.randn(200, 4), real=True)
@@ -61,93 +56,91 @@ class Neighbours(GatheringMetric):
                 f"more than {most} real and {self.num_neighbours} generated images are needed, "
                 f"got {len(real)} and {len(fake)}"
             )
-        # |x|^2 + |y|^2 - 2 x y cancels less when the common mean is gone.
-        centre = real.mean(dim=0)
-        real -= centre
-        fake -= centre
-        reach = nearest_squared(real, most)
+        reach = nearest(real, most)
         real_reach = reach[:, self.num_neighbours - 1]
         density_reach = reach[:, self.num_density_neighbours - 1]
-        fake_reach = nearest_squared(fake, self.num_neighbours)[:, -1]
+        fake_reach = nearest(fake, self.num_neighbours)[:, -1]
+
+        frame = common_frame(real, fake)
+        x, y = (Cloud.of(each, *frame) for each in (fake, real))
+        eps = torch.finfo(torch.float32).eps
+        wide = [(each * x.scale).square() for each in (real_reach, density_reach, fake_reach)]
+        real_square, density_square, fake_square = (each.float() for each in wide)
+        # How far a pair's rounded distance may be off: a part from either point, and what the rounding of
+        # the squared reach adds to it.
+        real_margin, density_margin, fake_margin = ((4 * eps * each).float() for each in wide)
+        x_margin, y_margin = ((each.slack * each.square * 1.001 + each.tiny).float() for each in (x, y))
 
         inside_real = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
-        inside_fake = torch.zeros(len(real), dtype=torch.bool, device=real.device)
-        nearest_fake = torch.full_like(density_reach, float("inf"))
+        inside_fake, covered = (
+            torch.zeros(len(real), dtype=torch.bool, device=real.device) for _ in range(2)
+        )
         num_in_balls = 0
-        for rows, columns, distance in _tiles(fake, real):
-            num_in_balls += int(torch.count_nonzero(distance <= density_reach[columns]))
-            torch.minimum(nearest_fake[columns], distance.amin(dim=0), out=nearest_fake[columns])
-            # min(d - r) <= 0 is any(d <= r) at a third of its cost; both are exact.
-            inside_fake[columns] |= (distance - fake_reach[rows, None]).amin(dim=0) <= 0
-            inside_real[rows] |= distance.sub_(real_reach[columns]).amin(dim=1) <= 0
+        for rows, columns, square in tiles(x.point, y.point, x.square, y.square):
+            some_fake, some_real = fake[rows], real[columns]
+
+            def distance(row: Tensor, column: Tensor, x: Tensor = some_fake, y: Tensor = some_real) -> Tensor:
+                if len(row) > _MANY * len(x) * len(y):
+                    return exact(x, y)[row, column]
+                return exact_pairs(x, y, row, column)
+
+            reach, margin = density_square[columns], density_margin[columns] + y_margin[columns]
+            margin = margin + x_margin[rows].max()
+            is_in = square <= reach - margin
+            num_sure = int(torch.count_nonzero(is_in))
+            may_be = square <= reach + margin
+            if num_sure < int(torch.count_nonzero(may_be)):
+                row, column = (may_be ^ is_in).nonzero(as_tuple=True)
+                is_inside = distance(row, column) <= density_reach[columns][column]
+                num_sure += int(torch.count_nonzero(is_inside))
+                covered[columns.start + column[is_inside]] = True
+            num_in_balls += num_sure
+            covered[columns] |= square.amin(dim=0) <= reach - margin
+
+            inside_fake[columns] = _in_any(
+                (square - fake_square[rows, None]).T,
+                y_margin[columns],
+                x_margin[rows] + fake_margin[rows],
+                inside_fake[columns],
+                lambda column, row, at=rows, of=distance: of(row, column) <= fake_reach[at][row],
+            )
+            inside_real[rows] = _in_any(
+                square.sub_(real_square[columns]),
+                x_margin[rows],
+                y_margin[columns] + real_margin[columns],
+                inside_real[rows],
+                lambda row, column, at=columns, of=distance: of(row, column) <= real_reach[at][column],
+            )
         return {
-            "precision": inside_real.float().mean(),
-            "recall": inside_fake.float().mean(),
+            "precision": inside_real.double().mean(),
+            "recall": inside_fake.double().mean(),
             "density": torch.tensor(num_in_balls / (self.num_density_neighbours * len(fake))),
-            "coverage": (nearest_fake <= density_reach).float().mean(),
+            "coverage": covered.double().mean(),
         }
 
 
-def nearest_squared(points: Tensor, count: int) -> Tensor:
-    """Squared Euclidean distances to the `count` nearest other points, ascending: [N, D] -> [N, count], N >
-    count.
+def _in_any(
+    excess: Tensor,
+    point_margin: Tensor,
+    ball_margin: Tensor,
+    known: Tensor,
+    holds: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Which of N points lie in any of M balls, bool [N].
 
-    Each pair is computed once and serves both of its points.
+    Args:
+        excess: squared distances less the squared reach of the ball, [N, M], off by at most the sum of both
+            margins, [N] and [M].
+        known: bool [N], those that lie in some ball anyway.
+        holds: exactly, for places of points and of balls, int64 [P] twice -> bool [P].
     """
-    best = torch.full((count, len(points)), float("inf"), device=points.device)
-    for rows, columns, distance in _tiles(points, points, symmetric=True):
-        if rows == columns:
-            distance.fill_diagonal_(float("inf"))
-        else:
-            best[:, columns] = _merged(best[:, columns], _smallest(distance, count, dim=0))
-        best[:, rows] = _merged(best[:, rows], _smallest(distance, count, dim=1))
-    return best.T
-
-
-def _merged(best: Tensor, found: Tensor) -> Tensor:
-    return torch.cat((best, found)).sort(dim=0).values[: len(best)]
-
-
-def _smallest(distance: Tensor, count: int, dim: int) -> Tensor:
-    """The `count` smallest along `dim` (all, if there are fewer), in no order: [R, C] -> [count, C] or
-    [count, R].
-
-    The dimension is folded, and each fold is first seen through its minimum: the `count` smallest numbers lie
-    in the `count` folds with the smallest minima. That is three times as fast as looking at every number.
-    """
-    length = distance.shape[dim]
-    num_folds = length // _FOLD
-    if num_folds <= count:
-        found = distance.topk(min(count, length), dim=dim, largest=False, sorted=False).values
-        return found if dim == 0 else found.T
-    folded = distance.narrow(dim, 0, num_folds * _FOLD).unflatten(dim, (_FOLD, num_folds))
-    fold = folded.amin(dim).topk(count, dim=dim, largest=False, sorted=False).indices.unsqueeze(dim)
-    sizes = list(folded.shape)
-    sizes[dim + 1] = count
-    inside = folded.gather(dim + 1, fold.expand(sizes)).flatten(dim, dim + 1)
-    rest = distance.narrow(dim, num_folds * _FOLD, length - num_folds * _FOLD)
-    found = torch.cat((inside, rest), dim=dim).topk(count, dim=dim, largest=False, sorted=False).values
-    return found if dim == 0 else found.T
-
-
-def _tiles(x: Tensor, y: Tensor, symmetric: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Squared distances between rows of x [N, D] and of y [M, D], tile by tile; a tile lives until the next
-    is asked for.
-
-    symmetric: y is x; tiles are the squares on the diagonal and what lies to the right of them.
-    """
-    on_cpu = x.device.type == "cpu"
-    num_rows, num_columns = (_TILE_ROWS, _TILE_COLUMNS) if on_cpu else (_WIDE_ROWS, _WIDE_COLUMNS)
-    buffer = torch.empty(num_rows * num_columns, device=x.device)
-    x_square = x.square().sum(dim=1)
-    y_square = x_square if symmetric else y.square().sum(dim=1)
-    for top in range(0, len(x), num_rows):
-        rows = slice(top, min(top + num_rows, len(x)))
-        lefts = [top, *range(rows.stop, len(y), num_columns)] if symmetric else range(0, len(y), num_columns)
-        for left in lefts:
-            columns = rows if symmetric and left == top else slice(left, min(left + num_columns, len(y)))
-            sizes = (rows.stop - rows.start, columns.stop - columns.start)
-            tile = buffer[: sizes[0] * sizes[1]].view(sizes)
-            torch.add(x_square[rows, None], y_square[columns], out=tile)
-            tile.addmm_(x[rows], y[columns].T, alpha=-2).clamp_min_(0)
-            yield rows, columns, tile
+    # min(d - r) <= 0 is any(d <= r) at a third of its cost.
+    least, margin = excess.amin(dim=1), point_margin + ball_margin.max()
+    found = known | (least <= -margin)
+    unsure = (~found & (least <= margin)).nonzero()[:, 0]
+    if len(unsure):
+        near = excess[unsure] <= point_margin[unsure, None] + ball_margin
+        point, ball = near.nonzero(as_tuple=True)
+        point = unsure[point]
+        found[point[holds(point, ball)]] = True
+    return found

@@ -1,12 +1,14 @@
 """What a matrix of scores says about learning task after task.
 
 A matrix is [T, T]: row i holds the scores after task i, column j those on task j, NaN where there is none.
-The last row that holds any number counts as the last one, so that an unfinished run has values too.
+The row that counts as the last one is given, or the last row that holds any number, so that an unfinished run
+has values too. A mean is over the tasks that have a score, and says over how many.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,40 +17,56 @@ Better = Literal["lower", "higher", ""]
 """What is good in a metric: less, more, or neither."""
 
 
-def final_mean(matrix: Tensor) -> float:
-    """Mean over tasks of the last row; NaN without any score."""
-    last = _last_row(matrix)
-    return float("nan") if last is None else float(matrix[last].nanmean())
+class Mean(NamedTuple):
+    """A mean over tasks."""
+
+    value: float  # NaN over none
+    over: int  # tasks with a score
+    of: int  # tasks that should have one
+
+    def in_words(self, shown: str) -> str:
+        """The value, which is shown so, and over how many tasks it is where one is missing."""
+        return shown if self.over == self.of else f"{shown} over {self.over} of {self.of} tasks"
 
 
-def forgetting(matrix: Tensor, lower_is_better: bool) -> float:
-    """Mean over all tasks but the last of the best earlier score minus the final one; positive = forgotten.
+def final_mean(matrix: Tensor, last: int | None = None) -> Mean:
+    """Of the last row."""
+    last = _last_row(matrix) if last is None else last
+    return Mean(math.nan, 0, 0) if last is None else _mean(matrix[last, : last + 1])
+
+
+def forgetting(matrix: Tensor, lower_is_better: bool, last: int | None = None) -> Mean:
+    """Over all tasks but the last of the best earlier score minus the final one; positive = forgotten.
 
     Source: Chaudhry et al. 2018 (arXiv:1801.10112), section 4.2, the best of all earlier rows. For distances
-    the sign is turned: final minus smallest. NaN with fewer than two rows.
+    the sign is turned: final minus smallest. Joint training, which has one row, has none.
     """
-    last = _last_row(matrix)
-    if last is None or last == 0:
-        return float("nan")
+    last = _last_row(matrix) if last is None else last
+    if not last or matrix[:last].isnan().all():
+        return Mean(math.nan, 0, 0)
     better = -matrix if lower_is_better else matrix
     earlier = better[:last, :last]
     best = earlier.nan_to_num(nan=-float("inf")).amax(dim=0)
     best = torch.where(earlier.isnan().all(dim=0), torch.nan, best)
-    return float((best - better[last, :last]).nanmean())
+    return _mean(best - better[last, :last])
 
 
-def backward_transfer(matrix: Tensor, lower_is_better: bool) -> float:
-    """Mean over all tasks but the last of the final score minus the one right after the task; negative =
+def backward_transfer(matrix: Tensor, lower_is_better: bool, last: int | None = None) -> Mean:
+    """Over all tasks but the last of the final score minus the one right after the task; negative =
     forgotten.
 
     Source: Lopez-Paz & Ranzato 2017 (arXiv:1706.08840), eq. 3. For distances the sign is turned, so that
-    positive always means that later tasks helped. NaN with fewer than two rows.
+    positive always means that later tasks helped.
     """
-    last = _last_row(matrix)
-    if last is None or last == 0:
-        return float("nan")
+    last = _last_row(matrix) if last is None else last
+    if not last or matrix[:last].isnan().all():
+        return Mean(math.nan, 0, 0)
     change = matrix[last, :last] - matrix.diagonal()[:last]
-    return float((-change if lower_is_better else change).nanmean())
+    return _mean(-change if lower_is_better else change)
+
+
+def _mean(scores: Tensor) -> Mean:
+    return Mean(float(scores.nanmean()), int((~scores.isnan()).sum()), len(scores))
 
 
 def _last_row(matrix: Tensor) -> int | None:

@@ -6,7 +6,7 @@ import csv
 import io
 import time
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,13 @@ class MetricsFile(Logger):
         flush_seconds: rows reach the file at most this much later, if anything is logged meanwhile.
 
     Attributes:
-        epoch: goes into rows that bring no epoch of their own; RunRecord keeps it current.
+        epoch: asked for rows that bring no epoch of their own; None leaves them without.
     """
 
     def __init__(self, folder: str | Path, flush_seconds: float = 2.0) -> None:
         super().__init__()
         self.path, self.flush_seconds = Path(folder) / "metrics.csv", flush_seconds
-        self.epoch: int | None = None
+        self.epoch: Callable[[], int] | None = None
         self._waiting: list[tuple[int | None, int | None, str, str]] = []
         self._next_flush = 0.0
 
@@ -53,7 +53,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        epoch = metrics.get("epoch", self.epoch)
+        epoch = metrics.get("epoch", self.epoch() if self.epoch is not None else None)
         epoch = None if epoch is None else int(epoch)
         # By name: Lightning keeps them in the order in which this process met them, which a resume changes.
         rows = sorted((name, repr(float(value))) for name, value in metrics.items() if name != "epoch")
@@ -78,14 +78,15 @@ class MetricsFile(Logger):
         self.flush()
 
     @rank_zero_only
-    def truncate_after(self, step: int, rows: int = 0) -> None:
-        """Drops what a resumed run will log again: rows of a later step, unless among the first `rows`."""
+    def keep_first(self, rows: int) -> list[tuple[int, str, float]]:
+        """Drops what a resumed run will log again: all but the first rows. Step, metric, value of those."""
         self.flush()
         with self.path.open(encoding="utf-8", newline="") as file:
             _, *content = csv.reader(file)
-        kept = [r for i, r in enumerate(content) if i < rows or r[0] == "" or int(r[0]) <= step]
+        kept = content[:rows]
         write_text(self.path, _HEADER + _lines(kept))
         self._in_file = len(kept)
+        return [(int(step or 0), metric, float(value)) for step, _, metric, value in kept]
 
     @cached_property
     def _in_file(self) -> int:

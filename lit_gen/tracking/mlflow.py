@@ -65,6 +65,9 @@ def _told(method: Callable[..., None]) -> Callable[..., None]:
 class TrackingLogger(Logger):
     """One MLflow run for a whole training run, continued when it is resumed.
 
+    A metric has one value per step: what a resumed run logs again is not sent, and what a killed one could
+    not send any more comes from the run folder (`catch_up`).
+
     The first failure, after one retry and 5 s at most, is logged as a warning, and the logger is silent from
     then on; the run folder has everything. Only rank 0 talks to MLflow.
 
@@ -113,7 +116,9 @@ class TrackingLogger(Logger):
         self._monitor: SystemMetricsMonitor | None = None
         self._is_started = self._is_finished = False
         self._rows: list[tuple[str, float, int, int]] = []  # name, value, ms since 1970, step
-        self._next_flush = 0.0
+        self._next_flush, self._epoch_logged_at = 0.0, -1
+        self._last_steps: dict[tuple[str, str], int] = {}  # by run and metric, before this start
+        self._images: set[str] = set()  # that an earlier start of this run sent
 
     @property
     def experiment(self) -> MlflowClient | None:
@@ -143,11 +148,23 @@ class TrackingLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        now = time.time()
-        self._rows += [(_allowed(k), float(v), int(now * 1000), step or 0) for k, v in metrics.items()]
+        now, step = time.time(), step or 0
+        for name, value in metrics.items():
+            # Lightning adds the epoch to all that it logs, several times at one step.
+            if name != "epoch" or step > self._epoch_logged_at:
+                self._rows.append((_allowed(name), float(value), int(now * 1000), step))
+        if "epoch" in metrics:
+            self._epoch_logged_at = step
         if now >= self._next_flush:
             self.finalize("")
             self._next_flush = now + _BATCH_SECONDS
+
+    @rank_zero_only
+    def catch_up(self, rows: Sequence[tuple[int, str, float]]) -> None:
+        """Sends what is missing of all that was logged before this start: step, metric, value."""
+        now = int(time.time() * 1000)
+        self._rows += [(_allowed(name), value, now, step) for step, name, value in rows]
+        self.finalize("")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -220,6 +237,8 @@ class TrackingLogger(Logger):
     @_told
     def log_image(self, key: str, image: Tensor, step: int) -> None:
         """uint8 [H, W, C]."""
+        if f"{key}+step+{step}" in self._images:
+            return
         pixels = image.squeeze(-1).cpu().numpy()  # one channel is [H, W] to MLflow
         self._client.log_image(self.run_id, pixels, key=key, step=step)
 
@@ -260,6 +279,10 @@ class TrackingLogger(Logger):
         self.set_tags(self.tags)
         for run_id in (run.info.run_id, *self._children().values()):
             client.update_run(run_id, status="RUNNING")
+            for name in client.get_run(run_id).data.metrics:
+                self._remember(run_id, name)
+        files = client.list_artifacts(run.info.run_id, "images") if run.data.metrics else ()
+        self._images = {Path(file.path).name.partition("+timestamp+")[0].replace("~", "/") for file in files}
         if self.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
@@ -308,14 +331,24 @@ class TrackingLogger(Logger):
         return {int(run.data.tags["task"]): run.info.run_id for run in runs if "task" in run.data.tags}
 
     @_told
+    def _remember(self, run_id: str, name: str) -> None:
+        """The last step of a metric, which MLflow tells with the whole curve only."""
+        if not name.startswith("system/"):  # those have another writer
+            steps = [point.step for point in self._client.get_metric_history(run_id, name)]
+            self._last_steps[run_id, name] = max(steps, default=-1)
+
+    @_told
     def _log(self, kind: str, values: Sequence[tuple[Any, ...]], run_id: str | None = None) -> None:
         """Metrics (name, value, ms since 1970, step), params or tags (key, text), as many as there are."""
         from mlflow import entities
 
         make = {"metrics": entities.Metric, "params": entities.Param, "tags": entities.RunTag}[kind]
+        run_id = run_id or self.run_id
+        if kind == "metrics":
+            values = [v for v in values if v[3] > self._last_steps.get((run_id, v[0]), -1)]
         for first in range(0, len(values), _AT_ONCE):
             some = [make(*value) for value in values[first : first + _AT_ONCE]]
-            self._client.log_batch(run_id or self.run_id, **{kind: some})
+            self._client.log_batch(run_id, **{kind: some})
 
     @_told
     def _terminate(self, status: Status) -> None:

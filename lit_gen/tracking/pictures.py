@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from lit_gen.core.types import Task
@@ -35,14 +35,24 @@ class TakesRows(Protocol):
 
 
 def log_picture(trainer: Trainer, key: str, image: Tensor, step: int) -> None:
-    """Hands a picture, uint8 [H, W, C], to every logger that takes one. For rank 0."""
+    """Hands a picture, uint8 [H, W, C], to every logger that takes one, each in its own way. For rank 0."""
     for logger in trainer.loggers:
-        if isinstance(logger, TakesImages):
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [image.numpy()], step=step)
+        elif isinstance(logger, CometLogger):
+            logger.experiment.log_image(image.numpy(), name=key, step=step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_image(logger.run_id, image.numpy(), key=key, step=step)
+        elif isinstance(logger, TakesImages):
             logger.log_image(key, image, step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(key, image, step, dataformats="HWC")
 
 
-def tensorboard(folder: str | Path = ".") -> TensorBoardLogger:
-    """Writes to `tensorboard/` of the run folder, in one place for all phases and for what a resume adds."""
-    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
+def tensorboard(folder: str | Path = ".", next_step: int | None = None) -> TensorBoardLogger:
+    """Writes to `tensorboard/` of the run folder, in one place for all phases and for what a resume adds.
+
+    Args:
+        next_step: of a resumed run; TensorBoard hides what was logged from there on before.
+    """
+    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="", purge_step=next_step)

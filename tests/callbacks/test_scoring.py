@@ -143,10 +143,10 @@ def test_scoring_leaves_training_as_it_is(tmp_path):
 
 
 def test_a_likely_collapse_is_named(tmp_path, caplog):
-    few = Scripted(class_coverage=0.4, classes_covered=4.0)
+    few = Scripted(class_coverage=0.4)
     with caplog.at_level(logging.WARNING, "callbacks.scoring"):
         run(Scoring({"few": few}, collapse=ModeCollapse()), tmp_path, num_tasks=1)
-    assert "mode collapse is likely after epoch 4: images of 4 of 10 classes" in caplog.text
+    assert "mode collapse is likely after epoch 4: images of 40% of the classes" in caplog.text
 
 
 def test_all_that_judges_cannot_do_is_said_before_anything_runs():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from analysis_toys import TINY, VAE
 
 from lit_gen.__main__ import main
+from lit_gen.cli import compare
 from lit_gen.cli import runs as series
 from lit_gen.cli.compare import run
 from lit_gen.cli.runs import Series
@@ -120,6 +123,15 @@ def test_a_mistake_is_named_before_anything_is_trained(tmp_path, capsys, words, 
     assert "Traceback" not in message and not pretended and not (tmp_path / "out").exists()
     for part in said:
         assert part in message, message
+
+
+def test_runs_that_differ_in_their_seed_and_in_where_they_ran_are_one_row(monkeypatch):
+    same = {"choices": {"model": "vae"}, "model": {"beta": 1}, "data": {"root": "here"}}
+    other = {"seed": 1, "name": "b", "logger": None, "cpu_threads": 2, "data": {"root": "there"}}
+    configs = {"a": same, "b": same | other, "c": same | {"model": {"beta": 2}}}
+    monkeypatch.setattr(compare, "read_newest", lambda folder: SimpleNamespace(config=configs[folder.name]))
+    labels = compare._labels([Path(name) for name in configs])
+    assert list(labels.values()) == ["vae", "vae", "vae (2)"]
 
 
 def rows_of(file) -> list[dict[str, str]]:

@@ -79,19 +79,6 @@ def test_listing_takes_names_descriptions_and_default_from_the_files(tmp_path):
         listing("modle", tmp_path)
 
 
-def test_the_examples_of_the_help_name_what_there_is():
-    examples = [
-        line.split() for text in verbs().values() for line in text.splitlines() if "  lit-gen " in line
-    ]
-    chosen = [word.split("=") for words in examples for word in words if word.count("=") == 1]
-    groups = group_names()
-    for key, names in chosen:
-        group = key.removesuffix("s") if key in ("models", "experiments") else key
-        if group in groups:
-            assert {*names.strip("[]").split(",")} <= {*choices(group)}, f"{key}={names}"
-    assert len(chosen) > 20
-
-
 @pytest.mark.parametrize("words", [["--help"], ["--list"], ["--version"]])
 def test_answers_come_without_heavy_imports(words):
     code = (

@@ -14,7 +14,7 @@ from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import Use, forked_rng
 from lit_gen.core.stages import fit_stages
-from lit_gen.core.types import Phase, Turn
+from lit_gen.core.types import Phase, Task, Turn
 from lit_gen.families.vae import VAE
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
@@ -112,6 +112,14 @@ def test_replayed_labels_and_tasks_follow_the_counts_seen_so_far():
     assert counts[3] == 0, "a class of the future is never replayed"
     torch.testing.assert_close(counts[:3] / counts.sum(), torch.full((3,), 1 / 3), atol=0.02, rtol=0)
     assert mixed.task[16:].eq(-1).all(), "a learner that takes no task is told none"
+
+
+def test_a_task_without_labels_is_replayed_without_them():
+    replay = GenerativeReplay(make_vae("label"), num_tasks=2)
+    for task in (Task(0, "0", (0, 0, 0, 0), 0, 10), Task(1, "1", (0, 0, 5, 5), 10, 10)):
+        replay._close(task)
+    label = replay._drawn(400, 2).label
+    assert set(label.tolist()) == {-1, 2, 3}, "classes 0 and 1 were never learned"
 
 
 def test_the_learners_own_preparation_comes_after_the_replay():

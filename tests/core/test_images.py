@@ -21,6 +21,13 @@ def test_values_are_rounded_and_clamped():
     assert to_uint8(image).flatten().tolist() == [0, 0, 127, 255, 255]
 
 
+def test_pixels_that_are_no_numbers_are_black_and_said(caplog):
+    image = torch.zeros(3, 1, 1, 2)
+    image[0, 0, 0] = torch.tensor([torch.nan, torch.inf])
+    assert to_uint8(image)[0].flatten().tolist() == [0, 255]
+    assert "1 of 3 images" in caplog.text
+
+
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match="float64"):
         to_float(torch.zeros(1, 1, 2, 2, dtype=torch.float64))

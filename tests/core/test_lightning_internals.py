@@ -6,6 +6,7 @@ import inspect
 import os
 
 import lightning.fabric
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from toys import make_trainer
 
 from lit_gen.core.lightning_internals import without_gpu_checks
@@ -17,3 +18,9 @@ def test_a_run_on_a_cpu_does_not_ask_the_driver_for_gpus(monkeypatch):
     monkeypatch.setenv(name, "1")
     without_gpu_checks(make_trainer())
     assert name not in os.environ
+
+
+def test_lightning_logs_an_epoch_after_its_last_callback():
+    source = inspect.getsource(_FitLoop.on_advance_end)
+    order = [source.index(call) for call in ("monitoring_callbacks=True", "update_train_epoch_metrics()")]
+    assert order == sorted(order), "Lightning logs before the callbacks: drop log_epoch_now"

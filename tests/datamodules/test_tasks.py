@@ -77,6 +77,11 @@ def test_impossible_splits_are_refused(split, words):
         split()
 
 
+def test_a_stream_without_tasks_is_refused():
+    with pytest.raises(ValueError, match=r"stream\.num_tasks=0"):
+        ClassSplit(0)
+
+
 def test_names_say_which_groups_a_task_has():
     names = ("cat", "dog", "cow", "pig")
     assert task_names(ClassSplit(2).shares(4, generator(0)), names) == ("cat-dog", "cow-pig")

@@ -9,6 +9,9 @@ import torch
 
 from lit_gen.evaluation.board import Board, Row
 from lit_gen.evaluation.tables import as_csv, as_markdown, as_text, short
+from lit_gen.metrics.classes import ClassHistogram
+from lit_gen.metrics.kernel import KernelDistance
+from lit_gen.metrics.neighbours import Neighbours
 
 NAN = math.nan
 BETTER = {"fid": "lower", "recall": "higher", "kid_std": ""}
@@ -100,6 +103,43 @@ def test_the_table_shows_matrices_with_their_floor_and_single_scores_in_lines():
         "nll     97.5  lower",
     ]
     assert Board().table() == ""
+
+
+def test_scores_that_came_out_as_nan_stay_visible():
+    made = Board()
+    for after, line in enumerate([[10.0], [20.0, NAN], [NAN, NAN, NAN]]):
+        rows = [Row(t, "fid", v, "lenet", "", "test", 1, 1, 0) for t, v in enumerate(line)]
+        made.put(after, [*rows, Row(None, "nll", NAN, "", "", "test", 1, 0, 0)], 3, BETTER)
+        if after == 1:
+            summary = made.summary()["fid/lenet"]
+            assert (summary.mean, summary.mean_over, summary.forgetting) == (20, 1, 10)
+            assert made.table().splitlines()[3:5] == [
+                "after 1      20     nan       -",
+                "mean 20 over 1 of 2 tasks, forgetting 10",
+            ]
+    summary = made.summary()["fid/lenet"]
+    assert math.isnan(summary.mean) and summary.mean_over == 0 and math.isnan(summary.forgetting)
+    lines = made.table().splitlines()
+    assert lines[4:6] == [
+        "after 2     nan     nan     nan",
+        "mean - over 0 of 3 tasks, forgetting - over 0 of 2 tasks",
+    ]
+    assert lines[-1].split()[:2] == ["nll", "nan"]
+
+
+def test_forgetting_has_the_sign_of_what_is_good_and_none_where_nothing_is():
+    made = Board()
+    for after in range(2):
+        rows = [
+            Row(task, metric, 1.0 + after, "lenet", "", "test", 1, 1, 0)
+            for metric in ("class_kl", "recall", "kid_std")
+            for task in range(after + 1)
+        ]
+        made.put(after, rows, 2, ClassHistogram.names | KernelDistance.names | Neighbours.names)
+    summary = made.summary()
+    assert (summary["class_kl/lenet"].forgetting, summary["class_kl/lenet"].backward_transfer) == (1, -1)
+    assert (summary["recall/lenet"].forgetting, summary["recall/lenet"].backward_transfer) == (-1, 1)
+    assert math.isnan(summary["kid_std/lenet"].forgetting) and summary["kid_std/lenet"].forgetting_over == 0
 
 
 def test_tables_have_every_column_of_every_line():

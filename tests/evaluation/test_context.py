@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from analysis_toys import FirstPixels, OnlySamples, make_context, test_images
+from toys import make_data
 
 from lit_gen.core.types import HasCodes, InputError, Restores
-from lit_gen.evaluation.context import Codes, only_labelled, peak_ratio, pixel_error, undisturbed
+from lit_gen.evaluation.context import Codes, Context, only_labelled, peak_ratio, pixel_error, undisturbed
 from lit_gen.evaluation.uses.reconstruction import Reconstruction, pairs_of_rows
 
 
@@ -95,3 +96,16 @@ def test_modes_come_back_module_by_module():
     with undisturbed(model):
         assert not any(part.training for part in model.modules()) and not torch.is_grad_enabled()
     assert model.training and not model.part.training
+
+
+@pytest.mark.parametrize("names", [{"label"}, {"label", "task"}])
+def test_images_are_asked_for_by_labels_that_were_learned_alone(names):
+    data = make_data(without_classes=[2])  # the tasks have the classes 0 and 1, and 2 and 3
+    context = Context(FirstPixels(), data, num_seen=2)
+    like = context.load(data.dataset("test"), torch.arange(len(data.dataset("test"))))
+    assert 2 in like.label
+    told = context.conditions(like, names)
+    assert set(told) == names
+    assert torch.equal(told["label"], like.label.where(like.label != 2, 3))
+    whole = Context(FirstPixels(), make_data(), num_seen=2)
+    assert torch.equal(whole.conditions(like, names)["label"], like.label)

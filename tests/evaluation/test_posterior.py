@@ -122,3 +122,14 @@ def test_a_model_without_a_posterior_and_wrong_options_are_refused():
     for option in ({"num_images": 1}, {"batch_size": 0}, {"threshold": -1.0}):
         with pytest.raises(ValueError, match="must be at least"):
             PosteriorCollapse(**option)
+
+
+def test_posteriors_that_are_no_numbers_have_no_active_units():
+    class Broken(ToyGenerator):
+        def posterior(self, batch):
+            mean = torch.zeros(len(batch.image), 4)
+            return Posterior(mean.index_fill(1, torch.tensor([2]), torch.nan), mean)
+
+    data = make_data()
+    rows = PosteriorCollapse().rows(Context(Broken(), data, num_seen=1), "test")
+    assert all(math.isnan(row.value) for row in rows) and len(rows) == 3

@@ -124,6 +124,49 @@ def test_every_metric_says_what_is_good():
     assert {name for name, way in better.items() if not way} == {"kid_std", "inception_score_std"}
 
 
+class BrokenFlat(Flat):
+    """Sees no number in white images, or in their classes."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.broken = broken
+
+    def forward(self, image):
+        features, logits = (each.clone() for each in super().forward(image))
+        if self.broken is not None:
+            (features, logits)[self.broken][image.flatten(1)[:, 0] == 255] = torch.inf
+        return features, logits
+
+
+@pytest.mark.parametrize("broken", [None, 0, 1])
+def test_a_set_with_images_that_are_no_numbers_has_no_score_and_one_warning(broken, caplog):
+    class Breaks(ToyModel):
+        def sample(self, n, *, label=None, task=None):
+            image = super().sample(n, label=label, task=task).clamp(-1, 0.9)
+            if (task == 1).all():
+                image[:2, 0, 0, 0] = torch.nan if broken is None else 1
+            return image
+
+    metrics = [FrechetDistance, Neighbours, PRD, KernelDistance, InceptionScore, ClassHistogram]
+    judge = SampleQuality(BrokenFlat(None), metrics, batch_size=64, per_task=True)
+    context = context_of(Breaks({"task"}))
+    judge.rows(context, "test")  # of real images the extractor knows the features from now on
+    judge.extractor.broken = broken
+    caplog.clear()
+    rows = judge.rows(context, "test")
+    of_names = {name for metric in judge.metrics for name in metric.names}
+    for task in (1, None):
+        found = {row.metric: row.value for row in rows if row.on_task == task}
+        assert set(found) == of_names and all(value != value for value in found.values())
+    fine = {row.metric for row in rows if row.on_task == 0 and row.value == row.value}
+    assert fine == of_names - {"kid_std"}
+    said = [record.getMessage() for record in caplog.records if "infinite or NaN" in record.getMessage()]
+    assert said == [
+        "6 of 280 generated images (2.14 %) have pixels, features or logits that are infinite or NaN; every "
+        "score of them is NaN"
+    ]
+
+
 def test_blocks_are_dealt_without_gaps_or_repeats():
     for world in (1, 2, 3, 7):
         dealt = [

@@ -30,13 +30,27 @@ def test_divergence_is_that_of_scipy():
 
 def test_a_class_is_covered_with_a_tenth_of_its_share():
     scores = compute([100, 100, 100, 100], [374, 10, 9, 7])
-    assert scores["classes_covered"] == 2  # 0.0935 would be short of a tenth of a quarter
-    assert scores["class_coverage"] == 0.5
+    assert scores["class_coverage"] == 0.5  # 9 of 400 are short of a tenth of a quarter
 
 
 def test_what_a_classifier_gets_wrong_is_no_class_of_the_real_images():
     scores = compute([500, 500, 3, 0], [480, 520, 0, 0])
-    assert (scores["classes_covered"], scores["class_coverage"]) == (2, 1)
+    assert scores["class_coverage"] == 1
+
+
+def test_coverage_of_one_distribution_is_one_for_any_number_of_images_and_size_of_the_largest_class():
+    generator = torch.Generator().manual_seed(0)
+    share = 1 / torch.arange(1, 101.0)  # the largest class is a hundred times as large as the smallest
+    for count in (200, 2000, 20_000):
+        drawn = [torch.multinomial(share, count, replacement=True, generator=generator) for _ in range(2)]
+        real, fake = (each.bincount(minlength=100).tolist() for each in drawn)
+        assert compute(real, fake)["class_coverage"] == 1
+
+
+def test_too_few_images_of_every_class_give_no_coverage(caplog):
+    scores = compute([9, 9, 9], [9, 9, 9])
+    assert scores["class_coverage"] != scores["class_coverage"] and scores["class_kl"] == 0
+    assert "no class has 10 images" in caplog.text
 
 
 def test_an_extractor_that_does_not_classify_gives_no_number(caplog):

@@ -1,6 +1,7 @@
 """Frechet distance against closed forms and torch-fidelity."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -68,6 +69,44 @@ def test_fewer_images_than_features_agree_with_the_definition():
         (real.mean(0) - fake.mean(0)).square().sum() + sum(c.square().sum() for c in centred) - 2 * trace
     )
     assert fid(real, fake) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("condition", [1, 1e6, 1e12])
+def test_commuting_covariances_keep_ten_digits_at_any_condition(condition):
+    generator = torch.Generator().manual_seed(0)
+    size = 84
+    turn = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    a = torch.logspace(0, -math.log10(condition), size, dtype=torch.float64)
+    dead = a.clone()
+    dead[::3] = 0
+    for b in (a, a.flip(0), a[torch.randperm(size, generator=generator)], dead):
+        expected = (a.sqrt() - b.sqrt()).square().sum()
+        first, second = ((turn * each) @ turn.T for each in (a, b))
+        zero = torch.zeros_like(a)
+        for one, other in ((first, second), (second, first)):
+            error = frechet_distance(zero, one, zero, other) - expected
+            assert abs(error) <= 1e-10 * (a.sum() + b.sum())
+
+
+def test_one_wide_feature_hides_none_of_the_others():
+    torch.manual_seed(0)
+    real, fake, wide = torch.randn(2000, 84), torch.randn(2000, 84), torch.randn(2000, 1) * 1e4
+    real, fake = (torch.cat((each, wide), dim=1).double() for each in (real, fake))
+    # The definition from the features themselves: factors of QR decompositions, no covariance.
+    factors = [torch.linalg.qr(each - each.mean(0)).R / 1999**0.5 for each in (real, fake)]
+    trace = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    spread = sum(each.square().sum() for each in factors)
+    expected = (real.mean(0) - fake.mean(0)).square().sum() + spread - 2 * trace
+    assert fid(real, fake) == pytest.approx(expected.item(), abs=1e-10 * spread.item())
+    # Eigenvalues of the covariances' product would be lost: 168.18.
+    assert fid(real, fake) == pytest.approx(2.01657, abs=1e-5)
+
+
+def test_a_steep_spectrum_is_at_distance_zero_of_itself():
+    size = 256
+    real = features(3 * size, size, 1) @ torch.diag(torch.arange(1, size + 1).double() ** -1.25)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+    assert fid(real, real[order]) < 1e-12
 
 
 def moments(features):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed
 
+from lit_gen.metrics.classes import ClassHistogram
 from lit_gen.metrics.frechet import FrechetDistance
 from lit_gen.metrics.kernel import InceptionScore, KernelDistance
 from lit_gen.metrics.neighbours import Neighbours
@@ -17,6 +18,7 @@ MAKERS = [
     lambda size: PRD(size, num_runs=2),
     lambda size: KernelDistance(size, num_subsets=5, subset_size=50),
     InceptionScore,
+    ClassHistogram,
 ]
 BLOCK = 32
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method")
@@ -62,6 +64,17 @@ def test_reset_forgets_everything_and_empty_blocks_change_nothing(make):
     assert values(metric).isnan().all()
     feed(metric, 0, 1)
     assert torch.equal(values(metric), first)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("real", [True, False])
+def test_features_that_are_no_numbers_give_no_score(make, real):
+    metric = make(6)
+    feed(metric, 0, 1)
+    bad = torch.full((1, 6), torch.nan)
+    metric.update(bad, real, torch.tensor([500]), bad[:, :4])
+    if not (real and isinstance(metric, InceptionScore)):  # which looks at generated images only
+        assert values(metric).isnan().all()
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -5,11 +5,24 @@ import math
 import pytest
 import torch
 
-from lit_gen.metrics.task_matrix import backward_transfer, final_mean, forgetting
+from lit_gen.metrics import task_matrix
+from lit_gen.metrics.task_matrix import Mean
 
 N = math.nan
 ACCURACY = torch.tensor([[0.9, N, N], [0.95, 0.8, N], [0.5, 0.85, 0.7]])
 DISTANCE = torch.tensor([[10.0, N, N], [8.0, 20.0, N], [18.0, 15.0, 5.0]])
+
+
+def final_mean(matrix):
+    return task_matrix.final_mean(matrix).value
+
+
+def forgetting(matrix, lower_is_better):
+    return task_matrix.forgetting(matrix, lower_is_better).value
+
+
+def backward_transfer(matrix, lower_is_better):
+    return task_matrix.backward_transfer(matrix, lower_is_better).value
 
 
 def test_higher_is_better():
@@ -37,6 +50,18 @@ def test_scores_that_are_missing_are_left_out():
     matrix[:2, 0] = N
     assert forgetting(matrix, lower_is_better=False) == pytest.approx(0.8 - 0.85)
     assert backward_transfer(matrix, lower_is_better=False) == pytest.approx(0.05)
+
+
+def test_a_mean_says_over_how_many_tasks_it_is():
+    matrix = DISTANCE.clone()
+    matrix[2, 1] = N
+    assert task_matrix.final_mean(matrix) == Mean(pytest.approx(11.5), 2, 3)
+    assert task_matrix.forgetting(matrix, True) == Mean(10.0, 1, 2)
+    assert task_matrix.backward_transfer(matrix, True) == Mean(-8.0, 1, 2)
+    assert task_matrix.final_mean(matrix).in_words("11.5") == "11.5 over 2 of 3 tasks"
+    matrix[2] = N  # measured, and all of it broken: not the row before
+    assert math.isnan(task_matrix.final_mean(matrix, last=2).value)
+    assert task_matrix.forgetting(matrix, True, last=2)[1:] == (0, 2)
 
 
 def test_one_task_has_a_mean_and_nothing_else():

@@ -78,7 +78,8 @@ class PosteriorCollapse:
         with forked_rng(self.seed, Use.POSTERIOR, device=torch.device("cpu")):
             report = self.report = describe(Posterior(mean.double(), log_var.double()), self.threshold)
         values = {
-            "active_units": float(report.is_active.sum()),
+            # A variance that is NaN is above no threshold.
+            "active_units": math.nan if report.variance.isnan().any() else float(report.is_active.sum()),
             "mutual_information": report.mutual_information,
             "marginal_kl": report.marginal_kl,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_gen.core.images import to_uint8
-from lit_gen.core.module import LitGenerator
+from lit_gen.core.module import LitGenerator, LitModel
+from lit_gen.core.processes import summed
 from lit_gen.core.random import Use, forked_rng
 from lit_gen.core.types import (
     Batch,
@@ -47,6 +49,7 @@ class FeaturePart(NamedTuple):
     logits: Tensor  # float32 [n, K], on the CPU; K = 0 if the extractor does not classify
     index: Tensor  # int64 [n], place among the task's images
     total: int  # the task's images on all processes
+    num_broken: int  # those among them whose pixels, features or logits are not finite
 
 
 Parts = list[FeaturePart]  # one per task
@@ -65,7 +68,8 @@ class SampleQuality:
 
     As many images are generated as there are real ones. Both come in fixed blocks that are dealt to the
     processes, and the noise of a block is a function of the seed, the task and the block's number: neither
-    another number of processes nor an earlier draw changes a score.
+    another number of processes nor an earlier draw changes a score. Every score of a set is NaN if one of its
+    images has pixels, features or logits that are infinite or NaN.
 
     Args:
         metrics: each makes a metric for a number of features; a class does.
@@ -78,7 +82,8 @@ class SampleQuality:
         floor: also scores real training images, as if a model had generated them: what a perfect model would
             get.
         source: "samples" needs a `LitGenerator`, "reconstructions" needs `Restores`, "translations" needs
-            `Translates` (domain a is translated and compared with b).
+            `Translates` (domain a is translated and compared with b). None is what the model can do:
+            translations where it draws no samples and promises them, else samples.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class SampleQuality:
         every_n_epochs: NonNegative = 10,
         per_task: bool = False,
         floor: bool = False,
-        source: Literal["samples", "translations", "reconstructions"] = "samples",
+        source: Literal["samples", "translations", "reconstructions"] | None = None,
         seed: NonNegative = 0,
     ) -> None:
         num_val_samples = num_samples if num_val_samples is None else num_val_samples
@@ -108,14 +113,19 @@ class SampleQuality:
         self._kept: dict[tuple[Split, int, int], RealImages] = {}
         self._floors: dict[tuple[Split, int | None, int], list[Row]] = {}
 
+    def _source_of(self, model: LitModel) -> str:
+        translates = not isinstance(model, LitGenerator) and isinstance(model.abilities(), Translates)
+        return self.source or ("translations" if translates else "samples")
+
     def check(self, context: Context) -> None:
-        promise = _PROMISES[self.source]
+        source = self._source_of(context.model)
+        promise = _PROMISES[source]
         if not isinstance(context.model.abilities(), promise):
             raise InputError(
-                f"source={self.source}: {type(context.model).__name__} does not promise {promise.__name__}. "
+                f"source={source}: {type(context.model).__name__} does not promise {promise.__name__}. "
                 "Choose another source or model, or other judges, such as judges=terms"
             )
-        if self.per_task and self.source == "samples" and not context.model.conditions:
+        if self.per_task and source == "samples" and not context.model.conditions:
             log.info(
                 "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
                 "only recall, coverage and the like are given for it",
@@ -130,6 +140,8 @@ class SampleQuality:
             real = [self._real(context, split, task, self.num_samples[split]) for task in tasks]
             fake = [self._fake(context, task, real[task]) for task in tasks]
             parts = [each.part for each in real]
+            _warn_of_broken(context, "generated", fake)
+            _warn_of_broken(context, "real", parts)
             return [*self._compare(context, split, parts, fake), *self._floor(context, split, parts)]
 
     def _begin(self, context: Context) -> Context:
@@ -144,7 +156,7 @@ class SampleQuality:
 
     def _compare(self, context: Context, split: Split, real: Parts, fake: Parts) -> list[Row]:
         """Scores of the generated images, task by task if asked, then of all."""
-        is_told = self.source != "samples" or bool(context.model.conditions)
+        is_told = self._source_of(context.model) != "samples" or bool(context.model.conditions)
         rows = []
         for on_task, view in context.views(self.per_task):
             some_fake = fake[view] if is_told else fake
@@ -160,6 +172,7 @@ class SampleQuality:
             if place not in self._floors:
                 tasks = range(len(real))[view]
                 train = [self._real(context, "train", task, real[task].total).part for task in tasks]
+                _warn_of_broken(context, "real training", train)
                 self._floors[place] = self._scores(context, split, on_task, real[view], train, FLOOR)
             rows += self._floors[place]
         return rows
@@ -179,6 +192,10 @@ class SampleQuality:
         numbers = {}
         for metric in self.metrics:
             if one_sided and not metric.one_sided:
+                continue
+            if any(part.num_broken for part in (*real, *fake)):
+                names = metric.one_sided if one_sided else metric.names
+                numbers |= {n: math.nan for n in metric.names if n in names}
                 continue
             metric.to(device)
             for is_real, parts in ((True, real), (False, fake)):
@@ -212,18 +229,19 @@ class SampleQuality:
     def _fake(self, context: Context, task: int, real: RealImages) -> FeaturePart:
         """Features of as many generated images, in the same blocks."""
         model, able = context.model, context.model.abilities()
-        told = sorted(model.conditions) if self.source == "samples" else []
+        source = self._source_of(model)
+        told = sorted(model.conditions) if source == "samples" else []
 
         def generate(count: int, batch: Batch | PairBatch | None) -> Tensor:
-            if self.source == "samples":
-                return self._sample(model, count, **{name: getattr(batch, name) for name in told})
-            if self.source == "reconstructions":
+            if source == "samples":
+                return self._sample(model, count, **(context.conditions(batch, told) if told else {}))
+            if source == "reconstructions":
                 return able.reconstruct(batch)
             return able.translate(batch.a.image, to="b")
 
         def images() -> Iterator[tuple[Tensor, Tensor]]:
             for number, places in context.blocks(len(real.chosen)):
-                needs_real = told or self.source != "samples"
+                needs_real = told or source != "samples"
                 batch = context.load(real.dataset, real.chosen[places]) if needs_real else None
                 noise = forked_rng(self.seed, Use.SAMPLES, task, number, device=model.device)
                 with noise, context.precision():
@@ -236,9 +254,30 @@ class SampleQuality:
         # A process without blocks has empty tensors of the same widths.
         index = [torch.empty(0, dtype=torch.long)]
         found = [(torch.empty(0, self.extractor.num_features), torch.empty(0, self.extractor.num_logits))]
+        num_broken = torch.zeros((), dtype=torch.long, device=context.model.device)
         for places, image in images:
-            features, logits = self.extractor(to_uint8(image).to(context.model.device))
-            found.append((features.cpu(), image.new_empty(len(image), 0) if logits is None else logits.cpu()))
+            whole = image.isfinite().flatten(1).all(1).to(context.model.device)
+            image = to_uint8(image.nan_to_num()).to(context.model.device)
+            features, logits = self.extractor(image)
+            logits = features[:, :0] if logits is None else logits
+            num_broken += (~(whole & features.isfinite().all(1) & logits.isfinite().all(1))).sum()
+            found.append((features.cpu(), logits.cpu()))
             index.append(places)
         features, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return FeaturePart(features, logits, torch.cat(index), total)
+        if context.world_size > 1:
+            num_broken = summed(num_broken)
+        return FeaturePart(features, logits, torch.cat(index), total, int(num_broken))
+
+
+def _warn_of_broken(context: Context, kind: str, parts: Parts) -> None:
+    """One warning, from the first process."""
+    broken, total = sum(part.num_broken for part in parts), sum(part.total for part in parts)
+    if broken and context.rank == 0:
+        log.warning(
+            "%d of %d %s images (%.3g %%) have pixels, features or logits that are infinite or NaN; every "
+            "score of them is NaN",
+            broken,
+            total,
+            kind,
+            100 * broken / total,
+        )

@@ -131,6 +131,7 @@ class _OneDomain(Dataset[Batch]):
 
 def _looked_at(extractor: FeatureExtractor, image: Tensor) -> _Looks:
     features, logits = extractor(to_uint8(image))
+    features[~image.isfinite().flatten(1).all(1)] = torch.nan  # what is no image has no distance
     unknown = torch.full((len(image),), -1, device=image.device)
     return _Looks(features, unknown if logits is None else logits.argmax(1))
 
