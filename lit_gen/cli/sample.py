@@ -39,8 +39,8 @@ Draws images from a trained model.
   task     of models conditioned on the task; without it all tasks seen so far take turns
   label    of models conditioned on the label, one that was learned; without it all those take turns
   sampler  another way of drawing than the one that the model was scored with: sampler=NAME, sampler.KEY=VALUE
-  denoiser a checkpoint of DAED or another diffusion model on images of this size: it takes away the last of the
-           noise, from where its own first step begins
+  denoiser a checkpoint of DAED or another diffusion model on images of this size, which takes away the last
+           of the noise, from where its own first step begins
   device   cpu, cuda, ...
 
 Examples
