@@ -143,6 +143,7 @@ def test_every_config_of_a_verb_composes_without_further_words(name):
             "experiment=binarised model=iwae recipe=null",
             {"trainer.max_epochs": compose("train", []).config["trainer"]["max_epochs"]},
         ),
+        ("judges=[] callbacks=[]", {"judges": {}, "callbacks": {}}),
         ("model=cwae recipe=autoencoder", {"trainer.max_epochs": 100, "extractor.name": "lenet_digits"}),
         ("data=mnist recipe=autoencoder extractor=inception", {"choices.extractor": "inception"}),
         (

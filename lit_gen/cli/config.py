@@ -147,6 +147,8 @@ def _laid_over(
         source, taken = _ask_hydra(conf, name, asked)
     source.pop("shared", None), source.pop("rows", None)
     for group in ("callbacks", "judges"):
+        if group in known:
+            source.setdefault(group, {})  # judges=[]
         # An experiment may set up what another choice leaves out.
         for key, node in list((source.get(group) or {}).items()):
             if isinstance(node, dict) and "_target_" not in node:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from lit_gen.core.types import InputError
 
 _MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros}
 _MAKERS |= {torch.rand, torch.randint, torch.randn, torch.randperm}
+_ALLOWED = Path("/sys/fs/cgroup/memory.max")
 _BEYOND = ("overflow", "can't allocate memory")  # in what torch says of a size that cannot be
 
 
@@ -22,8 +25,11 @@ class OutOfMemory(InputError):
 
 
 def machine_memory() -> int:
-    """Bytes of main memory, used or not."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of main memory, used or not; in a container, what it is allowed."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file outside Linux, and "max" where there is no limit
+        return min(there, int(_ALLOWED.read_text(encoding="ascii")))
+    return there
 
 
 def refuse_beyond_memory(num_bytes: float, what: str) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch import callbacks as given
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import InputError, Phase
 
+_MONITOR = re.compile(r"conditioned on metric `([^`]+)`|ModelCheckpoint\(monitor='([^']+)'\)")
 _ANEW = (given.EarlyStopping, given.ModelCheckpoint)
 _FINDS = "trains and goes back in the middle of the run; set"
 _AVERAGES = "has no average that phases, tests and resumes share; use callbacks=[default,ema]"
@@ -54,6 +58,21 @@ class RunTimer(given.Timer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
+
+
+@contextmanager
+def known_monitors() -> Iterator[None]:
+    """Turns what Lightning raises for a `monitor` that is no logged value into InputError."""
+    try:
+        yield
+    except (RuntimeError, MisconfigurationException) as error:
+        found = _MONITOR.search(str(error))
+        if found is None:
+            raise
+        kind, name = ("EarlyStopping", found[1]) if found[1] else ("ModelCheckpoint", found[2])
+        logged = re.findall(r"[\w/]+/[\w/]+", str(error)[found.end() :])
+        known = ", ".join(each for each in logged if each != name) or "nothing yet"
+        raise InputError(f"{kind}: monitor={name} is not logged when it looks; there is {known}") from error
 
 
 class Anew:

@@ -15,7 +15,7 @@ from lit_gen.core import checkpoint
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.frozen import trainable
 from lit_gen.core.module import LitModel
-from lit_gen.core.one_fit import Anew, check_callbacks, is_out_of_time
+from lit_gen.core.one_fit import Anew, check_callbacks, is_out_of_time, known_monitors
 from lit_gen.core.progress import Course, end_fit_at, epochs_done, is_inside_epoch, stored_epochs, take_over
 from lit_gen.core.types import InputError, Phase, StreamData, Task
 
@@ -234,7 +234,8 @@ class _Walk:
         else:
             self._prepare(phase)
             path = stored.path if stored else None
-            self.trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=path)
+            with known_monitors():
+                self.trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=path)
         switch.finish(self.module)
 
     def _course(self, phase: Phase) -> Course:

@@ -56,8 +56,11 @@ class Classifier(LitModel):
         known = batch.label >= 0
         error = F.cross_entropy(logits, batch.label.clamp(min=0), reduction="none")
         count = known.sum().clamp(min=1)
-        right = (logits.argmax(1) == batch.label) & known
-        return {"loss": (error * known).sum() / count, "accuracy": right.sum() / count}
+        # The largest of logits that are no numbers is the first: class 0.
+        right = torch.where(logits.isfinite().all(1), (logits.argmax(1) == batch.label).float(), torch.nan)
+        return {
+            name: each.where(known, 0).sum() / count for name, each in (("loss", error), ("accuracy", right))
+        }
 
     def _moved(self, image: Tensor) -> Tensor:
         if self.shift == 0:

@@ -114,3 +114,9 @@ def test_the_time_of_a_run_goes_on_from_stage_to_stage(monkeypatch):
         timer.on_train_end(None, None)
         clock.append(now)
     assert timer.time_elapsed() == 9.0 and timer.time_remaining() == 1.0
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping("val/los"), ModelCheckpoint(monitor="val/los")])
+def test_a_monitor_that_is_not_logged_is_named_with_those_that_are(tmp_path, callback):
+    with pytest.raises(InputError, match=r"monitor=val/los is not logged when it looks; there is .*val/loss"):
+        walk(tmp_path, None, Scripted(), callbacks=[callback])

@@ -34,6 +34,15 @@ def test_unlabelled_images_do_not_count():
     torch.testing.assert_close(terms["accuracy"], (logits.argmax(1) == label[:4]).float().mean())
 
 
+def test_logits_that_are_no_numbers_are_right_of_no_class():
+    model = make()
+    image, label = torch.randn(4, 1, 4, 4), torch.tensor([0, 0, 1, -1])
+    image[3] = torch.nan  # unlabelled, and so not counted
+    assert model.step(Batch(image, label, label, label), 0.0)["accuracy"].isfinite()
+    image[0] = torch.nan
+    assert model.step(Batch(image, label, label, label), 0.0)["accuracy"].isnan()
+
+
 def test_shifted_images_are_the_originals_moved_over_black():
     torch.manual_seed(0)
     image = torch.rand(200, 1, 4, 4)
