@@ -22,6 +22,7 @@ from lit_gen.core.types import Batch, Classifies, HasCodes, PairBatch, Translate
 
 # Beside one for each class and each net: a loss with parameters of its own, a learner within another model.
 MORE = [("vae_gaussian", "dense"), ("replay_vae", "conv"), ("multiband_gan_classes", "multiband_gan_dense")]
+MORE += [("ddpm_bound", "unet_tiny"), ("replay_diffusion_distilled", "unet_tiny")]
 
 
 def pairs() -> list[tuple[str, str | None]]:
@@ -46,6 +47,11 @@ def composed(model: str, net: str | None) -> Composed:
             "stream.num_tasks=2",
             "logger=csv",
             "trainer=cpu",
+            *(
+                ["model.pool_size=50"]
+                if "pool_size" in compose("train", [f"model={model}"]).config["model"]
+                else []
+            ),
         ],
     )
 

@@ -21,10 +21,12 @@ from lit_gen.core.types import InputError
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A VAE that never saw class 3, and a classifier."""
+    """A VAE that never saw class 3, a classifier, and a diffusion model."""
     folder = tmp_path_factory.mktemp("runs")
     assert main(["train", *TINY, *VAE, "data.without_classes=[3]", f"output_dir={folder}/vae"]) == 0
     assert main(["train", *TINY, "model=lenet", f"output_dir={folder}/lenet"]) == 0
+    small = ["model.net.width=8", "sampler=ddim", "sampler.steps=2", "sampler.progress=false"]
+    assert main(["train", *TINY, "model=ddpm", *small, f"output_dir={folder}/ddpm"]) == 0
     return folder
 
 
@@ -32,11 +34,26 @@ def found(folder, what) -> dict:
     return json.loads((folder / f"{what}.json").read_text())
 
 
-PICTURES = {"interpolation", "traversal", "reconstruction", "anomaly", "map", "compression", "denoise"}
+DIFFUSION = {"snr", "noising", "transfer", "probe_steps"}
+PICTURES = {
+    "interpolation",
+    "traversal",
+    "reconstruction",
+    "anomaly",
+    "map",
+    "compression",
+    "denoise",
+    "drift",
+}
+PICTURES |= DIFFUSION
 FEW = {
     "interpolation": ["pairs=2", "steps=4"],
     "traversal": ["dimensions=2", "steps=3"],
     "map": ["method=tsne", "n=24", "perplexity=5"],
+    "snr": ["points=5", "n=4"],
+    "noising": ["points=2", "n=8", "columns=4"],
+    "transfer": ["points=2", "n=8", "columns=4", "look=mirror"],
+    "probe_steps": ["n=40", "n_test=20", "times=[0,0.5]"],
     "augmentation": ["n=20", "generated=40", "steps=4", "batch_size=8", "repeats=1"],
 }
 
@@ -44,7 +61,10 @@ FEW = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [what for what in USES if what != "translation"])  # has its own tests
 def test_every_use_prints_a_table_and_leaves_its_files(runs, tmp_path, capsys, what):
-    words = [f"ckpt={runs}/vae", f"what={what}", "seed=3", *FEW.get(what, [])]
+    run_of = runs / ("ddpm" if what in DIFFUSION else "vae")
+    files = [run_of / "checkpoints" / name for name in ("task-0.ckpt", "last.ckpt")][what != "drift" :]
+    ckpt = run_of if what != "drift" else ",".join(map(str, files))
+    words = [f"ckpt={ckpt}", f"what={what}", "seed=3", *FEW.get(what, [])]
     tables = []
     for name in ("a", "b"):
         assert run([*words, f"out={tmp_path}/{name}"]) == 0
@@ -55,7 +75,7 @@ def test_every_use_prints_a_table_and_leaves_its_files(runs, tmp_path, capsys, w
         rows = list(csv.DictReader((tmp_path / name / f"{what}.csv").open()))
         assert rows and (tmp_path / name / f"{what}.png").exists() == (what in PICTURES)
     assert tables[0] == tables[1], "the same seed, the same result"
-    assert tables[0]["seed"] == 3 and tables[0]["ckpt"] == [f"{runs}/vae/checkpoints/last.ckpt"]
+    assert tables[0]["seed"] == 3 and tables[0]["ckpt"] == [*map(str, files)]
 
 
 def test_results_go_into_the_run_folder_and_say_how_they_were_made(runs):
