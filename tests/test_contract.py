@@ -47,11 +47,7 @@ def composed(model: str, net: str | None) -> Composed:
             "stream.num_tasks=2",
             "logger=csv",
             "trainer=cpu",
-            *(
-                ["model.pool_size=50"]
-                if "pool_size" in compose("train", [f"model={model}"]).config["model"]
-                else []
-            ),
+            *(["model.pool_size=50"] if model.startswith("replay_diffusion") else []),
         ],
     )
 
