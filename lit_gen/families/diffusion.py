@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.processes import gathered
 from lit_gen.core.random import forked_rng
 from lit_gen.core.types import Batch, Fraction, ImageSpec, InputError, NonNegative, Phase, Task, Terms
 from lit_gen.diffusion.bound import log_variance, prior_term, step_term
@@ -190,7 +191,7 @@ class Diffusion(ConditionalGenerator):
             terms["bound"] = (drawn.weight * bound).mean()
             loss = bound if self.objective == "bound" else loss + _BOUND_BESIDE * bound
         if isinstance(self.times, LossAware) and self.training:
-            self.times.note(drawn.t, loss.detach())
+            self.times.note(gathered(drawn.t), gathered(loss.detach()))
         return {"loss": (drawn.weight * loss).mean(), **terms}
 
     def bound_at(self, t: Tensor, image: Tensor, x: Tensor, guess: Tensor, variance: Tensor | None) -> Tensor:

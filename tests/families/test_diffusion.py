@@ -1,11 +1,14 @@
 """Diffusion models: guidance, what is refused, the bound as a likelihood; DAED's routing."""
 
 import copy
+import functools
 import math
 
 import pytest
 import torch
+import toys
 
+from callbacks.ema import AveragedWeights
 from lit_gen.cli.config import compose
 from lit_gen.cli.open_run import built_model
 from lit_gen.continual.replay import GenerativeReplay
@@ -13,7 +16,7 @@ from lit_gen.core.types import Batch, ImageSpec, InputError, Task
 from lit_gen.diffusion.consistency import ConsistencyTuning
 from lit_gen.diffusion.path import EDM, Cosine, Straight, Table, linear, linear_combine
 from lit_gen.diffusion.solvers import DDIM, Ancestral, Consistency, way
-from lit_gen.diffusion.times import FirstStep, LogNormal, Uniform
+from lit_gen.diffusion.times import FirstStep, LogNormal, LossAware, Uniform
 from lit_gen.families.daed import DAED
 from lit_gen.families.diffusion import Diffusion
 from lit_gen.families.samplers import DiffusionSampler, JoinedSampler, LatentSampler
@@ -321,3 +324,26 @@ def test_the_switch_is_where_the_noise_is_the_denoisers():
         joined.check(Diffusion(SPEC, path=Straight(), output="v"))
     with pytest.raises(ValueError, match="works on images of 1 x 8 x 8"):
         joined.check(Diffusion(ImageSpec(1, 16, 0)))
+
+
+@pytest.mark.parametrize("kind", ["loss-aware", "daed"])
+def test_resuming_with_averages_is_exact(tmp_path, kind):
+    def run(folder, ckpt_path=None):
+        torch.manual_seed(0)
+        folder.mkdir(exist_ok=True)
+        small = {
+            "net": UNet(1, 8, 8, (1, 2), 1, (2,)),
+            "optimizer": functools.partial(torch.optim.AdamW, lr=1e-3),
+        }
+        if kind == "daed":
+            model = DAED(toys.SPEC, denoiser_net=UNet(1, 8, 8, (1,), 1, (2,)), **small)
+        else:
+            times = LossAware(50, history=1)
+            model = Diffusion(toys.SPEC, path=Table(linear(50)), times=times, **small)
+        return toys.walk(folder, ckpt_path, model, [AveragedWeights(decay=0.9, warmup=True)], max_epochs=2)[0]
+
+    whole = run(tmp_path / "whole")
+    for kept in sorted((tmp_path / "whole").glob("copy-*.ckpt"))[::2]:
+        toys.assert_same_state(whole, run(tmp_path / kept.stem, kept))
+    if kind == "loss-aware":
+        assert int(whole.times.counts.sum()) == 2 * 160, "one draw for every image of both epochs"
