@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.random import processes
 from lit_gen.core.types import Positive
 from lit_gen.diffusion.solvers import DDIM, Ancestral, Solver, Spacing, way
 from lit_gen.losses.likelihood import PixelLikelihood
@@ -119,7 +120,7 @@ class DiffusionSampler:
         places = model.way(steps, self.spacing, start)
         denoiser = model.denoiser(self.guidance, self.clip, label=label, task=task)
         course = self.solver.course(denoiser, x, model.path, places)
-        is_quiet = None if self.progress else True
+        is_quiet = None if self.progress and processes()[1] == 0 else True
         for x in tqdm(course, "denoising", len(places) - 1, leave=False, disable=is_quiet):  # noqa: B007
             pass
         return x
