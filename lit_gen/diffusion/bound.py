@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.diffusion.outputs import noised
 from lit_gen.diffusion.path import Table
 
 Variance = Literal["large", "small", "learned"]
@@ -76,12 +75,6 @@ def discretised_gaussian(x0: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor
     gap = torch.where(at_bottom, -1.0, log_low - log_high).clamp(max=-1e-7)  # log 0 has no gradient
     inside = log_high + torch.log(-torch.expm1(gap))
     return torch.where(at_bottom, log_high, inside)
-
-
-def stepped(path: Table, t: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """x_t of images at times [B] with fresh noise, and the noise."""
-    noise = torch.randn_like(x0)
-    return noised(path, t, x0, noise), noise
 
 
 def _posteriors(path: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -116,13 +116,7 @@ def _even_in_log_ratio(path: Path, steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Solver:
-    """Goes along a way; `solve` gives x at its end.
-
-    Attributes:
-        evaluations: of the denoiser per step, about.
-    """
-
-    evaluations = 1
+    """Goes along a way; `solve` gives x at its end."""
 
     def check(self, path: Path) -> None:
         """ValueError for a path that it cannot go along."""
@@ -215,8 +209,6 @@ class Heun(Solver):
     """As Euler, with the mean of the directions at both ends of a step; its last step is Euler's. Source:
     Karras et al. 2022, arXiv:2206.00364, algorithm 1.
     """
-
-    evaluations = 2
 
     def course(self, denoiser: Denoiser, x: Tensor, path: Path, places: list[Place]) -> Iterator[Tensor]:
         for here, there in _pairs(places):

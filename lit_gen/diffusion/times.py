@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt
@@ -26,10 +26,20 @@ class Times(NamedTuple):
 
 
 class TimeSampler(ABC):
-    """Draws times from the global generator."""
+    """Draws times from the global generator.
+
+    Attributes:
+        learns: whether it is told the losses of what it drew, by `note`.
+    """
+
+    learns: ClassVar[bool] = False
 
     def check(self, path: Path) -> None:
         """ValueError for a path whose times it does not draw."""
+        return
+
+    def note(self, t: Tensor, loss: Tensor) -> None:
+        """Takes in the losses [B] of all processes' draws at times [B]."""
         return
 
     @abstractmethod
@@ -129,6 +139,8 @@ class LossAware(nn.Module, TimeSampler):
         even: part of the draws that stays even over the steps.
     """
 
+    learns = True
+
     def __init__(
         self, num_steps: Positive, history: Positive = 10, even: Annotated[float, Ge(0)] = 0.001
     ) -> None:
@@ -156,7 +168,6 @@ class LossAware(nn.Module, TimeSampler):
 
     @torch.no_grad()
     def note(self, t: Tensor, loss: Tensor) -> None:
-        """Keeps the losses [B] of all processes' draws at times [B]."""
         for step, value in zip((t.long() - 1).tolist(), loss.tolist(), strict=True):
             self.losses[step] = self.losses[step].roll(-1)
             self.losses[step, -1] = value

@@ -16,7 +16,6 @@ from lit_gen.families.density import ExPost, LatentDensity
 from lit_gen.losses.adversarial import (
     AdversarialLoss,
     Penalty,
-    Relativistic,
     critic_terms,
     game_terms,
     gradient_penalty,
@@ -123,7 +122,7 @@ class Adversaries:
     def generator_loss(self, batch: Batch, progress: float, **where: Any) -> Terms:
         told = self.told(batch, progress, **where)
         score = self.score(self.generated(len(batch.image), *told), *told)
-        if isinstance(self.loss, Relativistic):
+        if self.loss.compares:
             score = score - self.score(self.real(batch.image, *told), *told)
         return {"loss": self.loss.generator(score).mean()}
 

@@ -23,7 +23,7 @@ from lit_gen.diffusion.consistency import ConsistencyTuning
 from lit_gen.diffusion.outputs import Output, Parts, error_ratio, noised, parts, scaled_input, target
 from lit_gen.diffusion.path import EDM, Path, Table, linear
 from lit_gen.diffusion.solvers import DDIM, Denoised, Denoiser, Place, Spacing, way
-from lit_gen.diffusion.times import LossAware, TimeSampler, Uniform
+from lit_gen.diffusion.times import TimeSampler, Uniform
 from lit_gen.diffusion.weights import Simple, Weight
 from lit_gen.families.base import ADAM, ConditionalGenerator, ConditionKind
 from lit_gen.nets.unet import UNet
@@ -190,7 +190,7 @@ class Diffusion(ConditionalGenerator):
             bound = self.bound_at(drawn.t, batch.image, x, image, variance)
             terms["bound"] = (drawn.weight * bound).mean()
             loss = bound if self.objective == "bound" else loss + _BOUND_BESIDE * bound
-        if isinstance(self.times, LossAware) and self.training:
+        if self.times.learns and self.training:
             self.times.note(gathered(drawn.t), gathered(loss.detach()))
         return {"loss": (drawn.weight * loss).mean(), **terms}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,13 @@ class AdversarialLoss(Protocol):
     """A game between a critic and a generator."""
 
     boundary: float | None  # the critic takes images above it for real ones; None: its scores have no zero
+    compares: ClassVar[bool]  # whether the generator is given how far its scores are above real images'
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """Scores of as many real as generated images, [B] twice -> [B]."""
 
     def generator(self, fake: Tensor) -> Tensor:
-        """Scores of generated images, [B] -> [B]. Of a `Relativistic` loss, how far they are above those of
-        as many real ones.
-        """
+        """Scores of generated images, or how far they are above real ones: [B] -> [B]."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class NonSaturating:
     """
 
     boundary: float | None = 0.0
+    compares: ClassVar[bool] = False
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real) + F.softplus(fake)
@@ -51,6 +51,7 @@ class LeastSquares:
     """
 
     boundary: float | None = 0.5
+    compares: ClassVar[bool] = False
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * ((real - 1).square() + fake.square())
@@ -67,6 +68,7 @@ class Hinge:
     """
 
     boundary: float | None = 0.0
+    compares: ClassVar[bool] = False
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.relu(1 - real) + F.relu(1 + fake)
@@ -83,6 +85,7 @@ class Wasserstein:
     """
 
     boundary: float | None = None
+    compares: ClassVar[bool] = False
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake - real
@@ -99,6 +102,7 @@ class Relativistic:
     """
 
     boundary: float | None = None
+    compares: ClassVar[bool] = True
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(fake - real)
@@ -175,7 +179,7 @@ def critic_terms(
 
 def game_terms(loss: AdversarialLoss, real: Tensor, fake: Tensor) -> Terms:
     """Both sides' losses without penalties, and what `judged` says: for evaluation. Scores [B] twice."""
-    above = fake - real if isinstance(loss, Relativistic) else fake
+    above = fake - real if loss.compares else fake
     sides = {"critic": loss.critic(real, fake).mean(), "generator": loss.generator(above).mean()}
     return sides | judged(loss, real, fake)
 

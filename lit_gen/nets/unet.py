@@ -55,7 +55,7 @@ class UNet(nn.Module):
         condition_size: K, or 0.
         out_channels: None is that of images.
         patch: pixels of the image along each side of one of the first level's: a patch is as many channels.
-        channels_last: keep images in the memory order that convolutions on GPUs are fastest with.
+        channels_last: the memory order of images and weights.
     """
 
     def __init__(
@@ -122,6 +122,8 @@ class UNet(nn.Module):
                     self.up.append(_Grow(now))
         last = nn.Conv2d(now, (out_channels or channels) * patch**2, 3, padding=1)
         self.out = nn.Sequential(_norm(now), nn.SiLU(), _silent(last))
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.rest(self.features(x, time, condition))

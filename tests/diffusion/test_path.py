@@ -4,17 +4,10 @@ import math
 
 import pytest
 import torch
+from diffusion_toys import PATHS
 
 from lit_gen.diffusion.outputs import error_ratio, mixture, noised, parts, scaled_input, target
-from lit_gen.diffusion.path import EDM, Cosine, Straight, Table, cosine, linear, linear_combine
-
-PATHS = {
-    "linear": Table(linear(1000)),
-    "cosine chain": Table(cosine(1000)),
-    "cosine": Cosine(),
-    "straight": Straight(),
-    "edm": EDM(),
-}
+from lit_gen.diffusion.path import EDM, Table, cosine, linear, linear_combine
 
 
 def times(path, count=50):

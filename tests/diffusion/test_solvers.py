@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from diffusion_toys import PATHS
 
 from lit_gen.diffusion.outputs import Parts
-from lit_gen.diffusion.path import EDM, Cosine, Straight, Table, cosine, linear
 from lit_gen.diffusion.solvers import (
     DDIM,
     Ancestral,
@@ -23,13 +23,6 @@ from lit_gen.diffusion.solvers import (
 )
 
 MEAN, SPREAD = 0.4, 0.3
-PATHS = {
-    "linear": Table(linear(1000)),
-    "cosine chain": Table(cosine(1000)),
-    "cosine": Cosine(),
-    "straight": Straight(),
-    "edm": EDM(),
-}
 
 
 def ideal(path):

@@ -24,7 +24,7 @@ from lit_gen.diffusion.bound import bits_per_dimension, log_variance, step_term
 from lit_gen.diffusion.outputs import noised
 from lit_gen.diffusion.path import Path, Table
 from lit_gen.diffusion.solvers import Place, posterior
-from lit_gen.evaluation.context import Context
+from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import below, lines, strips
 from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.metrics.features import FeatureExtractor
@@ -154,8 +154,8 @@ class Transfer:
             row: dict[str, float] = {"t": t, "noise": _noise_share(model, t)}
             for kind, image in kinds.items():
                 noisy, back = _denoised(context, image, t)
-                row[f"mse_{kind}"] = float(_error(back, image).mean())
-                row[f"mse_noisy_{kind}"] = float(_error(noisy, image).mean())
+                row[f"mse_{kind}"] = float(pixel_error(back, image).mean())
+                row[f"mse_noisy_{kind}"] = float(pixel_error(noisy, image).mean())
                 if len(table) == self.points // 2:
                     shown += [each[: self.columns] for each in (image, noisy, back)]
             table.append(row)
@@ -236,7 +236,7 @@ def _there_and_back(
         if before is not None:
             agrees = (before.argmax(1) == after.argmax(1)).float()
         absolute = (back - batch.image).abs().flatten(1).mean(1)
-        return noisy, back, _error(back, batch.image), absolute, agrees
+        return noisy, back, pixel_error(back, batch.image), absolute, agrees
 
     return _Back(*context.ask(question, images, places, Use.NOISE, round(1000 * t)))
 
@@ -269,10 +269,6 @@ def _noise_share(model: Diffuses, t: float) -> float:
     """sigma^2 / (alpha^2 + sigma^2)."""
     alpha, sigma = (float(level) ** 2 for level in model.path.levels(torch.tensor(t, dtype=torch.float64)))
     return sigma / (alpha + sigma)
-
-
-def _error(image: Tensor, target: Tensor) -> Tensor:
-    return ((image - target) / 2).square().flatten(1).mean(1)
 
 
 def _mirrored(image: Tensor) -> Tensor:
