@@ -17,10 +17,11 @@ from lit_gen.core.files import write_json
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.evaluation.board import Board
-from lit_gen.tracking.connection import without_secrets
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
-from lit_gen.tracking.provenance import PhaseTimes, describe_data, device_name, git_commit, package_versions
+from lit_gen.tracking.provenance import PhaseTimes, about_run, device_name, git_commit, package_versions
+from lit_gen.tracking.replay import clock_of, replay, tell_about
 
 
 class RunRecord(Callback):
@@ -34,11 +35,13 @@ class RunRecord(Callback):
 
     Attributes:
         cpu_threads: that the run uses.
+        about: see `about_run`; {}: it is found out when it is needed.
     """
 
     def __init__(self, config: Mapping[str, Any], source: Mapping[str, Any], board: Board) -> None:
         self.config, self.source, self.board = dict(config), without_secrets(source), board
         self.cpu_threads = torch.get_num_threads()
+        self.about: dict[str, Any] = {}
         self._trainer: Trainer | None = None
         self._times = PhaseTimes()
         self._started = time.monotonic()  # earlier by what the run had taken before it was resumed
@@ -92,15 +95,10 @@ class RunRecord(Callback):
         for file in self._loggers(MetricsFile):
             file.epoch = lambda: trainer.current_epoch
         trackers = self._loggers(TrackingLogger) if is_new and trainer.is_global_zero else ()
-        tags = {f"version.{name}": number for name, number in package_versions().items()}
-        tags |= {"device": device_name(trainer.strategy.root_device), "world_size": trainer.world_size}
-        if (commit := git_commit()) is not None:
-            tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.split("-")[0]}
         for tracker in trackers:
             tracker.log_hyperparams(self.config)
-            tracker.set_tags(tags)
-            for part in describe_data(trainer.datamodule):
-                tracker.log_dataset(*part)
+            place = (trainer.strategy.root_device, trainer.world_size)
+            tell_about(tracker, self.about or about_run(trainer.datamodule, *place))
             self._keep_text("config.yaml")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,6 +165,8 @@ class RunRecord(Callback):
             file.flush()
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
+            if tracker.courier.lacks:
+                replay(tracker, folder, self.about, clock_of(folder))
             tracker.finish(status, folder / "checkpoints" / LAST)
 
     # --- helpers

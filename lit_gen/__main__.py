@@ -11,6 +11,7 @@ import os
 import sys
 
 from lit_gen.cli import CONF, did_you_mean, help
+from lit_gen.tracking.masking import without_secrets
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +74,7 @@ def _run(words: list[str]) -> int:
         if options:
             from lit_gen.cli import config
 
-            return _say(config.as_yaml(config.compose(verb, keys).config).rstrip())
+            return _say(config.as_yaml(without_secrets(config.compose(verb, keys).config)).rstrip())
         return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))
@@ -85,6 +86,7 @@ def _say(answer: str) -> int:
 
 
 def _mistake(message: str) -> int:
+    message = without_secrets(message)
     sys.stderr.write(f"{message}\n" if message.startswith("lit-gen") else f"lit-gen: {message}\n")
     return 2
 

@@ -34,10 +34,10 @@ from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
-from lit_gen.tracking.connection import without_secrets
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
-from lit_gen.tracking.provenance import git_commit, package_versions
+from lit_gen.tracking.provenance import about_run, git_commit, package_versions
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -177,7 +177,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     if config["compile"] is not None:
         compile_networks(module, config["compile"])
     if rank() == 0:
-        folder.write_start(cpu_threads=record.cpu_threads)
+        record.about = about_run(data, trainer.strategy.root_device, trainer.world_size)
+        folder.write_start(cpu_threads=record.cpu_threads, about=record.about)
     return Parts(trainer, module, data, record, saver)
 
 
@@ -246,7 +247,7 @@ def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
             print(f"\n{table}")
     print(f"\nRun folder: {min(os.path.relpath(folder.path), str(folder.path), key=len)}")
     for logger in trainer.loggers:
-        if isinstance(logger, TrackingLogger) and not logger.is_silent:
+        if isinstance(logger, TrackingLogger) and not logger.is_behind:
             print(f"Look at it: {logger.view_command()}")
 
 

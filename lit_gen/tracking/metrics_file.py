@@ -15,6 +15,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.files import write_text
+from lit_gen.core.types import InputError
 
 _HEADER = "step,epoch,metric,value\n"
 
@@ -96,6 +97,23 @@ class MetricsFile(Logger):
         if whole != content:
             write_text(self.path, whole.decode())
         return whole.count(b"\n") - 1
+
+
+def read_metrics(file: Path) -> list[tuple[int, int | None, str, float]]:
+    """Step, epoch, metric, value of every whole row; [] where there is no file.
+
+    Raises:
+        InputError: it cannot be read as a run's metrics.
+    """
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+    try:
+        _, *rows = csv.reader(whole)
+        return [(int(step or 0), int(epoch) if epoch else None, n, float(v)) for step, epoch, n, v in rows]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read as a run's metrics ({error})") from error
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:

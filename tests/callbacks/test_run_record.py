@@ -209,7 +209,7 @@ def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, no
 
     logger = TrackingLogger(folder, uri, log_checkpoint=True)
     run(folder, loggers=[logger], resume=stored.path)
-    assert not logger.is_silent and logger.run_id == run_id
+    assert not logger.is_behind and logger.run_id == run_id
     entry = client.get_run(run_id)
     assert entry.info.status == "FINISHED"
     assert entry.data.params["model.lr"] == "0.01"
@@ -236,9 +236,9 @@ def test_after_a_kill_mlflow_has_every_value_once(
     tmp_path, no_mlflow_settings, database, monkeypatch, lost_from
 ):
     logger, client = TrackingLogger(tmp_path, database), MlflowClient(database)
-    log = logger._log
+    send = logger._run.send
     monkeypatch.setattr(
-        logger, "_log", lambda kind, rows, *to: log(kind, [r for r in rows if arrives(r)], *to)
+        logger._run, "send", lambda kind, rows, *to: send(kind, [r for r in rows if arrives(r)], *to)
     )
 
     def arrives(row):
@@ -248,7 +248,7 @@ def test_after_a_kill_mlflow_has_every_value_once(
         run(tmp_path, StopAt(5), loggers=[logger])  # at step 27; the checkpoint is of step 24
     resumed = TrackingLogger(tmp_path, database)
     run(tmp_path, loggers=[resumed], resume=tmp_path / "checkpoints" / "last.ckpt")
-    assert resumed.run_id == logger.run_id and not resumed.is_silent
+    assert resumed.run_id == logger.run_id and not resumed.is_behind
     names = client.get_run(logger.run_id).data.metrics
     found = [(m.key, m.step, m.value) for n in names for m in client.get_metric_history(logger.run_id, n)]
     assert len({point[:2] for point in found}) == len(found)
