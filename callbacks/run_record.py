@@ -13,14 +13,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
-from lit_gen.core.files import write_json
+from lit_gen.core.files import CannotWrite, write_json
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.evaluation.board import Board
-from lit_gen.tracking.connection import without_secrets
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
-from lit_gen.tracking.provenance import PhaseTimes, describe_data, device_name, git_commit, package_versions
+from lit_gen.tracking.provenance import PhaseTimes, about_run, device_name, git_commit, package_versions
+from lit_gen.tracking.replay import clock_of, replay, tell_about
 
 
 class RunRecord(Callback):
@@ -34,11 +35,13 @@ class RunRecord(Callback):
 
     Attributes:
         cpu_threads: that the run uses.
+        about: see `about_run`; {}: it is found out when it is needed.
     """
 
     def __init__(self, config: Mapping[str, Any], source: Mapping[str, Any], board: Board) -> None:
         self.config, self.source, self.board = dict(config), without_secrets(source), board
         self.cpu_threads = torch.get_num_threads()
+        self.about: dict[str, Any] = {}
         self._trainer: Trainer | None = None
         self._times = PhaseTimes()
         self._started = time.monotonic()  # earlier by what the run had taken before it was resumed
@@ -92,15 +95,10 @@ class RunRecord(Callback):
         for file in self._loggers(MetricsFile):
             file.epoch = lambda: trainer.current_epoch
         trackers = self._loggers(TrackingLogger) if is_new and trainer.is_global_zero else ()
-        tags = {f"version.{name}": number for name, number in package_versions().items()}
-        tags |= {"device": device_name(trainer.strategy.root_device), "world_size": trainer.world_size}
-        if (commit := git_commit()) is not None:
-            tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.split("-")[0]}
         for tracker in trackers:
             tracker.log_hyperparams(self.config)
-            tracker.set_tags(tags)
-            for part in describe_data(trainer.datamodule):
-                tracker.log_dataset(*part)
+            place = (trainer.strategy.root_device, trainer.world_size)
+            tell_about(tracker, self.about or about_run(trainer.datamodule, *place))
             self._keep_text("config.yaml")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,7 +147,7 @@ class RunRecord(Callback):
         self._trainer = trainer = self._trainer or trainer
         if self._finished is not None or trainer is None:
             return
-        self._finished = status
+        self._finished = ended = status
         folder = Path(trainer.default_root_dir)
         summary = {
             "status": status,
@@ -162,12 +160,20 @@ class RunRecord(Callback):
             "device": device_name(trainer.strategy.root_device),
             **self._provenance(),
         }
-        write_json(folder / "summary.json", summary)
-        for file in self._loggers(MetricsFile):
-            file.flush()
+        full = None
+        try:
+            for file in self._loggers(MetricsFile):
+                file.flush()
+            write_json(folder / "summary.json", summary)
+        except CannotWrite as failure:
+            full, ended = failure, "FAILED"
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
-            tracker.finish(status, folder / "checkpoints" / LAST)
+            if tracker.courier.lacks:
+                replay(tracker, folder, self.about, clock_of(folder))
+            tracker.finish(ended, folder / "checkpoints" / LAST)
+        if full is not None and status != "FAILED":  # where it had failed, that is what counts
+            raise full
 
     # --- helpers
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from hydra.utils import get_object
 from lightning.pytorch.loggers import Logger
 
-from lit_gen.cli.config import Composed
+from lit_gen.cli.config import Composed, build
+from lit_gen.tracking.connection import with_secrets
+from lit_gen.tracking.masking import without_secrets
 
 _HINTS = (
     ".*in eval mode at the start of training.*",  # frozen parts, on purpose
@@ -34,9 +36,10 @@ def log_to(file: Path | None, level: int | None = None) -> None:
     """
     level = level or (logging.ERROR if file is None else logging.INFO)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setFormatter(_Formatter())
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(_LogFile(file, encoding="utf-8"))
+        handlers[1].setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("lit_gen", "callbacks", "datamodules"):
         logger = logging.getLogger(name)
         for old in logger.handlers:
@@ -49,6 +52,20 @@ def log_to(file: Path | None, level: int | None = None) -> None:
         warnings.filterwarnings("ignore", hint)
 
 
+class _Formatter(logging.Formatter):
+    """Shows no secret, whoever speaks and whatever was typed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """Silent about a disk that is full: whoever writes what matters says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -> Logger | None:
     """The configured logger, told the run's `folder` and `next_step` if it takes them.
 
@@ -56,9 +73,9 @@ def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -
         next_step: that a resumed run logs first, whatever it had logged before it was stopped.
 
     Raises:
-        InputError: its arguments cannot be used.
+        InputError: its arguments cannot be used, or a secret of a stored configuration was not given again.
     """
-    node = composed.config["logger"]
+    node = with_secrets(composed.config)["logger"]
     known = inspect.signature(get_object(node["_target_"])).parameters if node else ()
     given = {"folder": str(folder), "next_step": next_step}
-    return composed.build("logger", **{name: value for name, value in given.items() if name in known})
+    return build(node, "logger", **{name: value for name, value in given.items() if name in known})

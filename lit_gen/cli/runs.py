@@ -22,6 +22,7 @@ from lit_gen.core.checkpoint import read_newest
 from lit_gen.core.files import write_json
 from lit_gen.core.progress import stored_epochs
 from lit_gen.core.types import InputError
+from lit_gen.tracking.masking import without_secrets
 
 SETTINGS = "compare.json"
 _TRIAL = "trial"
@@ -70,7 +71,7 @@ class Series:
         self.runs = [
             Combination(name, seed, self.out / name / f"seed-{seed}") for name in names for seed in seeds
         ]
-        settings = {"epochs": epochs, "minutes": minutes, "overrides": self.overrides}
+        settings = {"epochs": epochs, "minutes": minutes, "overrides": without_secrets(self.overrides)}
         self._settings = {"names": f"{group}s", **settings}
         self._epochs: dict[str, int] = self._remembered()
 

@@ -27,17 +27,17 @@ from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
-from lit_gen.core.files import write_text
+from lit_gen.core.files import disk_failure, write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
-from lit_gen.tracking.connection import without_secrets
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
-from lit_gen.tracking.provenance import git_commit, package_versions
+from lit_gen.tracking.provenance import about_run, git_commit, package_versions
 
 HELP = """lit-gen train [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen train resume=RUN_FOLDER_OR_CHECKPOINT [KEY=VALUE ...]
@@ -177,7 +177,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     if config["compile"] is not None:
         compile_networks(module, config["compile"])
     if rank() == 0:
-        folder.write_start(cpu_threads=record.cpu_threads)
+        record.about = about_run(data, trainer.strategy.root_device, trainer.world_size)
+        folder.write_start(cpu_threads=record.cpu_threads, about=record.about)
     return Parts(trainer, module, data, record, saver)
 
 
@@ -231,6 +232,9 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
         raise SystemExit(1) from None
     except BaseException as error:
         record.finish(status_of(error), trainer)
+        if said := disk_failure(error):
+            log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
+            raise SystemExit(1) from None
         raise
     record.finish("FINISHED" if reached_end else "KILLED")
     if rank() == 0:
@@ -246,7 +250,7 @@ def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
             print(f"\n{table}")
     print(f"\nRun folder: {min(os.path.relpath(folder.path), str(folder.path), key=len)}")
     for logger in trainer.loggers:
-        if isinstance(logger, TrackingLogger) and not logger.is_silent:
+        if isinstance(logger, TrackingLogger) and not logger.is_behind:
             print(f"Look at it: {logger.view_command()}")
 
 

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from filelock import FileLock
+
+from lit_gen.core.files import disk_failure
+from lit_gen.core.types import InputError
+from lit_gen.tracking.masking import MASK, masked_keys, split_user, without_secrets
 
 if TYPE_CHECKING:  # imported where it is used: logger=csv needs no MLflow, and it takes seconds
     from mlflow import MlflowClient
 
 LOCK_SECONDS = 300.0
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_REFUSALS = (
+    *("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "FEATURE_DISABLED", "NOT_IMPLEMENTED"),
+    *("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "INVALID_STATE"),
+    *("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"),
+)
 _SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 
 
-def without_secrets(value: Any) -> Any:
-    """A text, or a nested configuration, with `user:password@` taken out of every address in it."""
-    if isinstance(value, Mapping):
-        return {key: without_secrets(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secrets(inner) for inner in value]
-    return re.sub(r"(?<=://)[^/\s]*@", "", value) if isinstance(value, str) else value
+def with_secrets(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it was typed, or one that was stored, with the tracking address of the environment
+    where it is the same one.
+
+    Raises:
+        InputError: a secret was not kept, and was not given again.
+    """
+    logger, given = config.get("logger") or {}, os.environ.get("MLFLOW_TRACKING_URI")
+    if given and MASK in str(logger.get("tracking_uri")) and logger["tracking_uri"] == without_secrets(given):
+        config = config | {"logger": logger | {"tracking_uri": given}}
+    for key, value in masked_keys(config):
+        other_way = " or as MLFLOW_TRACKING_URI" if key == "logger.tracking_uri" else ""
+        raise InputError(
+            f"{key}={value}: {MASK} stands for a secret, which a run's files do not keep; give it again, as "
+            f"{key}=...{other_way}"
+        )
+    return config
 
 
 def find_address(given: str | None, folder: Path) -> str:
@@ -57,11 +73,12 @@ def find_address(given: str | None, folder: Path) -> str:
             f"http(s)://<server> or another database ({', '.join(_DATABASES)}), or null for a SQLite file "
             "beside the runs; logger=csv needs no MLflow."
         )
-    parts = urlsplit(address)
-    if scheme in ("http", "https") and parts.username is not None:
-        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
-        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password or ""))
-        return without_secrets(address)
+    user, place = split_user(address.partition("://")[2])
+    if scheme in ("http", "https") and user:
+        name, _, password = user.partition(":")
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(name))
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
+        return f"{scheme}://{place}"
     return address
 
 
@@ -72,9 +89,9 @@ def sqlite_file(address: str) -> Path | None:
 
 
 def import_quietly() -> None:
-    """Imports MLflow with settings for this process, where the user made none: 4 s, no telemetry."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # see `carefully`
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    """Imports MLflow with settings for this process, where the user made none: 30 s, no telemetry."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the courier tries again
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow  # noqa: F401
@@ -96,30 +113,23 @@ def connect(address: str) -> MlflowClient:
         with FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
             try:
                 MlflowClient(address).search_experiments(max_results=1)  # makes what is missing
-            except MlflowException:  # an older MLflow made it; what else it may be is said at the next call
+            except MlflowException as error:
+                if "database is locked" in str(error):
+                    raise
+                # An older MLflow made it; what else it may be is said at the next call.
                 command = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
                 subprocess.run(command, capture_output=True, check=False)
     return MlflowClient(address)
 
 
-def carefully(job: Callable[[], Any]) -> None:
-    """Does a job, which must bear to be repeated, once more where that can help.
-
-    What failed at once, as over a connection that the server had closed meanwhile, is tried again; what took
-    seconds is not. A SQLite database that other processes keep locked is tried for a minute: its own timeout
-    does not help a transaction that reads before it writes.
-    """
+def may_pass(error: Exception) -> bool:
+    """Whether the same call may go well another time: nobody answered, or a database was locked."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    start, is_retry = time.monotonic(), False
-    while True:
-        try:
-            job()
-            return
-        except MlflowException as error:
-            seconds, is_locked = time.monotonic() - start, "database is locked" in str(error)
-            if seconds > (60 if is_locked else 0.5) or (is_retry and not is_locked):
-                raise
-            is_retry = is_retry or not is_locked
-            # Not from the global generator, which belongs to the training.
-            time.sleep(random.SystemRandom().uniform(0.01, 0.3) if is_locked else 0)
+    if isinstance(error, MlflowException):
+        return error.error_code not in _REFUSALS and "not a database" not in str(error)
+    if isinstance(error, SQLAlchemyError):
+        return not isinstance(error, DBAPIError) or "not a database" not in str(error)
+    is_here = isinstance(error, FileNotFoundError) or disk_failure(error)
+    return isinstance(error, OSError) and not is_here  # those of requests too

@@ -4,62 +4,38 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import logging
 import math
-import os
-import re
 import shlex
 import shutil
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from lit_gen.core.files import write_json
+from lit_gen.core.pictures import read_picture
 from lit_gen.core.types import Task
-from lit_gen.tracking.connection import (
-    LOCK_SECONDS,
-    carefully,
-    connect,
-    find_address,
-    import_quietly,
-    sqlite_file,
-    without_secrets,
-)
+from lit_gen.tracking.connection import find_address, import_quietly, may_pass, sqlite_file
 from lit_gen.tracking.courier import Courier
+from lit_gen.tracking.masking import without_secrets
+from lit_gen.tracking.mlflow_run import MlflowRun, Status, allowed, flat_params
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where it is used: logger=csv needs no MLflow, and it takes seconds
     from mlflow import MlflowClient
-    from mlflow.entities import Run
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 log = logging.getLogger(__name__)
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-SERVER_PATIENCE, UPLOAD_PATIENCE = 5.0, 600.0  # seconds; for a database as long as for its lock
+START_PATIENCE, STOP_PATIENCE, END_PATIENCE, UPLOAD_PATIENCE = 5.0, 5.0, 30.0, 600.0
+"""Seconds without any progress: at the start, of a run that was stopped, of any other, of a checkpoint. A
+SQLite database, which others may keep locked, has twice as long."""
 _BATCH_SECONDS = 2.0
-_AT_ONCE = 100  # parameters, tags or metrics; what MLflow takes in one call
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters
-
-
-def _told(method: Callable[..., None]) -> Callable[..., None]:
-    """A method that works in the courier's thread, on rank 0 alone; returns at once. It may send others."""
-
-    @rank_zero_only
-    @functools.wraps(method)
-    def send(self: TrackingLogger, *args: Any, **kwargs: Any) -> None:
-        self.start()
-        self.courier.send(functools.partial(carefully, functools.partial(method, self, *args, **kwargs)))
-
-    return send
 
 
 class TrackingLogger(Logger):
@@ -68,8 +44,9 @@ class TrackingLogger(Logger):
     A metric has one value per step: what a resumed run logs again is not sent, and what a killed one could
     not send any more comes from the run folder (`catch_up`).
 
-    The first failure, after one retry and 5 s at most, is logged as a warning, and the logger is silent from
-    then on; the run folder has everything. Only rank 0 talks to MLflow.
+    While MLflow is out of reach everything waits, and is sent when it answers again; one warning says so. The
+    training does not wait, but 5 s at its start; its end waits for 30 s. What MLflow lacks then,
+    `lit-gen track` brings from the run folder. Only rank 0 talks to MLflow.
 
     Args:
         folder: the run folder; `run.json` in it names the MLflow run to continue.
@@ -107,44 +84,49 @@ class TrackingLogger(Logger):
                 raise ValueError(f"{package} is not installed; pip install {package}, or use {way_out}")
         self.folder = Path(folder)
         self.tracking_uri = find_address(tracking_uri, self.folder)
-        self.experiment_name, self.run_name = experiment_name, run_name or self.folder.resolve().name
-        self.tags, self.system_metrics, self.log_checkpoint = dict(tags or {}), system_metrics, log_checkpoint
-        self.register_as, self.alias, self._given_run_id = register_as, alias, run_id
-        self.courier = Courier(self._give_up)
-        self._client: MlflowClient | None = None
-        self._run: Run | None = None
-        self._monitor: SystemMetricsMonitor | None = None
-        self._is_started = self._is_finished = False
+        self.tags, self.log_checkpoint = dict(tags or {}), log_checkpoint
+        self.register_as, self.alias = register_as, alias
+        name = run_name or self.folder.resolve().name
+        place = (self.tracking_uri, self.folder, experiment_name, name, run_id)
+        self._run = MlflowRun(*place, system_metrics)
+        self._is_database = sqlite_file(self.tracking_uri) is not None
+        self.courier = Courier(may_pass, self._say_trouble, self._say_refusal, 10 if self._is_database else 1)
+        self._is_started = self._is_finished = self._is_refused = False
         self._rows: list[tuple[str, float, int, int]] = []  # name, value, ms since 1970, step
         self._next_flush, self._epoch_logged_at = 0.0, -1
-        self._last_steps: dict[tuple[str, str], int] = {}  # by run and metric, before this start
-        self._images: set[str] = set()  # that an earlier start of this run sent
 
     @property
     def experiment(self) -> MlflowClient | None:
         """None when MLflow is out of reach and on other ranks. Lightning asks for it before every fit."""
         self.start()
-        return self._client
+        return self._run.client
 
     @property
     def run_id(self) -> str | None:
         """None when MLflow is out of reach and on other ranks."""
         self.start()
-        return self._run.info.run_id if self._run is not None else None
+        return self._run.id if self._run.run is not None else None
 
     @property
-    def is_silent(self) -> bool:
-        """Whether MLflow failed and was given up."""
-        return self.courier.failed
+    def is_behind(self) -> bool:
+        """Whether MLflow lacks something that it was told, so far or for good."""
+        return self.courier.lacks or not self.courier.is_idle
 
     @rank_zero_only
-    def start(self) -> None:
-        """Opens the run, once; returns when it is there or MLflow was given up."""
-        if not self._is_started:
-            self._is_started = True
-            import_quietly()  # in this thread: two that import the same large package can wait for each other
-            self._open()
-            self.courier.wait(self._patience)
+    def start(self, began: int | None = None) -> None:
+        """Opens the run, once; returns when it is there or MLflow does not answer.
+
+        Args:
+            began: ms since 1970, of a run that is told about later; None: now.
+        """
+        if self._is_started:
+            return
+        self._is_started, self._run.began = True, began
+        import_quietly()  # in this thread: two that import the same large package can wait for each other
+        self.set_tags(self.tags)
+        is_there = self.courier.wait(self._patience(START_PATIENCE), through_trouble=False)
+        if not is_there and not self.courier.in_trouble:
+            self._say_trouble(TimeoutError("no answer yet"))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -152,7 +134,7 @@ class TrackingLogger(Logger):
         for name, value in metrics.items():
             # Lightning adds the epoch to all that it logs, several times at one step.
             if name != "epoch" or step > self._epoch_logged_at:
-                self._rows.append((_allowed(name), float(value), int(now * 1000), step))
+                self._rows.append((allowed(name), float(value), int(now * 1000), step))
         if "epoch" in metrics:
             self._epoch_logged_at = step
         if now >= self._next_flush:
@@ -160,10 +142,14 @@ class TrackingLogger(Logger):
             self._next_flush = now + _BATCH_SECONDS
 
     @rank_zero_only
-    def catch_up(self, rows: Sequence[tuple[int, str, float]]) -> None:
-        """Sends what is missing of all that was logged before this start: step, metric, value."""
-        now = int(time.time() * 1000)
-        self._rows += [(_allowed(name), value, now, step) for step, name, value in rows]
+    def catch_up(self, rows: Sequence[tuple[int, str, float]], times: Sequence[int] | None = None) -> None:
+        """Sends what is missing of all that was logged before this start: step, metric, value.
+
+        Args:
+            times: of each, in ms since 1970; None: now.
+        """
+        times = times or [int(time.time() * 1000)] * len(rows)
+        self._rows += [(allowed(n), v, ms, step) for (step, n, v), ms in zip(rows, times, strict=True)]
         self.finalize("")
 
     @rank_zero_only
@@ -171,28 +157,85 @@ class TrackingLogger(Logger):
         """Sends what waits. Lightning calls this after every fit and test; the run goes on until `finish`."""
         rows, self._rows = self._rows, []
         if rows:
-            self._log("metrics", rows)
+            self._tell(self._run.send, "metrics", rows)
 
     @rank_zero_only
-    def finish(self, status: Status, checkpoint: Path | None = None) -> None:
-        """Ends the run, once, and waits until MLflow has everything.
+    def finish(self, status: Status, checkpoint: Path | None = None, ended: int | None = None) -> None:
+        """Ends the run, once, and waits until MLflow has everything or makes no progress.
 
         Args:
             checkpoint: the final one, kept if the configuration says so.
+            ended: ms since 1970; None: now.
         """
         self.finalize(status)
         if not self._is_started or self._is_finished:
             return
         self._is_finished = True
-        self._terminate(status)
+        self.courier.takes_all = True
+        self._tell(self._run.terminate, status, ended or int(time.time() * 1000))
         keeps = (self.log_checkpoint or self.register_as) and checkpoint and checkpoint.is_file()
-        if self.courier.wait(self._patience) and status == "FINISHED" and keeps:
-            self._upload(checkpoint)
+        patience = self._patience(STOP_PATIENCE if status == "KILLED" else END_PATIENCE)
+        if self.courier.wait(patience) and status == "FINISHED" and keeps:
+            self._tell(self._run.upload, checkpoint, self.register_as, self.alias, UPLOAD_PATIENCE)
             self.courier.wait(UPLOAD_PATIENCE)
+        if self.is_behind:
+            self._warn(f"has not got everything; when it can: lit-gen track {self.folder}")
+
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Texts, numbers and nested ones, as parameters; see `MlflowRun.log_params`."""
+        self._tell(
+            self._run.log_params, flat_params(vars(params) if isinstance(params, Namespace) else params)
+        )
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        self._tell(self._run.set_tags, dict(tags))
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Keeps a text as an artifact, without secrets."""
+        shown = without_secrets(text)
+        self._tell(lambda: self._run.client.log_text(self._run.id, shown, artifact_file))
+
+    def log_file(self, path: Path, artifact_folder: str | None = None) -> None:
+        """Keeps a file, as it is when its turn comes, as an artifact."""
+        self._tell(lambda: self._run.client.log_artifact(self._run.id, str(path), artifact_folder))
+
+    def log_image(self, key: str, image: Tensor, step: int) -> None:
+        """uint8 [H, W, C]."""
+        pixels = image.squeeze(-1).cpu().numpy()  # one channel is [H, W] to MLflow
+        self._tell(self._run.log_image, key, pixels, step)
+
+    def log_picture(self, key: str, file: Path, step: int) -> None:
+        """As `log_image`, of a picture file, as it is when its turn comes."""
+        self._tell(lambda: self._run.log_image(key, np.asarray(read_picture(file).image), step))
+
+    def log_dataset(self, name: str, digest: str, context: str, profile: Mapping[str, Any]) -> None:
+        """Images that the run uses; a digest has at most 36 characters, a context is "training" or "test"."""
+        self._tell(self._run.log_dataset, name, digest, context, profile)
+
+    def log_rows(
+        self, rows: Sequence[Any], tasks: Sequence[Task], step: int, when: int | None = None
+    ) -> None:
+        """Gives finite test scores to a child run of their task; see `TakesRows`.
+
+        Args:
+            when: ms since 1970; None: now.
+        """
+        scores, names = {}, {task.index: task.name for task in tasks}
+        for row in rows:
+            if row.split == "test" and math.isfinite(row.value) and row.on_task in names:
+                name = allowed(f"{row.metric}/{row.extractor}".rstrip("/"))
+                value = (name, row.value, when or int(time.time() * 1000), step)
+                scores.setdefault(row.on_task, []).append(value)
+        if scores:
+            self._tell(self._run.log_scores, dict(sorted(scores.items())), names)
+
+    def look_again(self) -> None:
+        """Before all of a run is told once more: finds out what MLflow has of it."""
+        self._tell(self._run.look)
 
     def view_command(self) -> str:
-        """What a user runs or opens to look at the runs; no user and password in it."""
-        address, run = without_secrets(self.tracking_uri), self._run
+        """What a user runs or opens to look at the runs; without secrets."""
+        address, run = without_secrets(self.tracking_uri), self._run.run
         if address.startswith(("http:", "https:")):
             page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
             return address.rstrip("/") + page
@@ -200,200 +243,36 @@ class TrackingLogger(Logger):
         program = "mlflow" if shutil.which("mlflow") == beside else beside
         return shlex.join([program, "ui", "--backend-store-uri", address])
 
-    @property
-    def _patience(self) -> float:
-        return SERVER_PATIENCE if sqlite_file(self.tracking_uri) is None else LOCK_SECONDS
+    @rank_zero_only
+    def _tell(self, method: Callable[..., None], *args: Any) -> None:
+        """Leaves a call to the courier; returns at once."""
+        self.start()
+        self.courier.send(functools.partial(self._in_run, functools.partial(method, *args)))
 
-    def _give_up(self, error: Exception) -> None:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        without = f"The run goes on without it; everything is in {self.folder}."
-        log.warning("%s", without_secrets(f"MLflow at {self.tracking_uri} failed ({what}). {without}"))
-
-    # --- in the courier's thread
-
-    @_told
-    def log_hyperparams(self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """MLflow changes no parameter: what differs on resume becomes the tag `changed.<key>`."""
-        flat = flat_params(vars(params) if isinstance(params, Namespace) else params)
-        known = self._client.get_run(self.run_id).data.params
-        self._log("params", [(key, text) for key, text in flat.items() if key not in known])
-        changed = [key for key, text in flat.items() if known.get(key, text) != text]
-        self.set_tags({f"changed.{key}": flat[key] for key in changed})
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        texts = {key: without_secrets(str(value)) for key, value in tags.items()}
-        self._log("tags", [(key, _cut(text, _LONGEST_TAG)) for key, text in texts.items()])
-
-    @_told
-    def log_text(self, text: str, artifact_file: str) -> None:
-        """Keeps a text as an artifact, addresses in it without their user and password."""
-        self._client.log_text(self.run_id, without_secrets(text), artifact_file)
-
-    @_told
-    def log_file(self, path: Path, artifact_folder: str | None = None) -> None:
-        """Keeps a file, as it is when its turn comes, as an artifact."""
-        self._client.log_artifact(self.run_id, str(path), artifact_folder)
-
-    @_told
-    def log_image(self, key: str, image: Tensor, step: int) -> None:
-        """uint8 [H, W, C]."""
-        if f"{key}+step+{step}" in self._images:
+    def _in_run(self, job: Callable[[], None]) -> None:
+        """In the courier's thread. Where MLflow refuses the run itself, it is not asked with every job."""
+        if self._is_refused:
             return
-        pixels = image.squeeze(-1).cpu().numpy()  # one channel is [H, W] to MLflow
-        self._client.log_image(self.run_id, pixels, key=key, step=step)
-
-    @_told
-    def log_dataset(self, name: str, digest: str, context: str, profile: Mapping[str, Any]) -> None:
-        """Images that the run uses; a digest has at most 36 characters, a context is "training" or "test"."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        dataset = Dataset(name, digest, source_type="local", source="{}", profile=json.dumps(dict(profile)))
-        tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.run_id, [DatasetInput(dataset, [tag])])
-
-    @_told
-    def log_rows(self, rows: Sequence[Any], tasks: Sequence[Task], step: int) -> None:
-        """Gives finite test scores to a child run of their task; see `TakesRows`."""
-        children, now = self._children(), int(time.time() * 1000)
-        known = [row for row in rows if row.split == "test" and math.isfinite(row.value)]
-        for task in tasks:
-            mine = [
-                (_allowed(f"{row.metric}/{row.extractor}".rstrip("/")), row.value, now, step)
-                for row in known
-                if row.on_task == task.index
-            ]
-            if mine and task.index not in children:
-                tags = {"mlflow.parentRunId": self.run_id, "task": str(task.index), "task_name": task.name}
-                place, name = self._run.info.experiment_id, f"task-{task.index}"
-                children[task.index] = self._client.create_run(place, run_name=name, tags=tags).info.run_id
-            if mine:
-                self._log("metrics", mine, children[task.index])
-
-    @_told
-    def _open(self) -> None:
-        client, address = connect(self.tracking_uri), without_secrets(self.tracking_uri)
-        run = self._old_run(client, address) or self._new_run(client)
-        note = {"mlflow_run_id": run.info.run_id, "experiment": self.experiment_name, "tracking_uri": address}
-        write_json(self.folder / "run.json", note)
-        self._client, self._run = client, run
-        self.set_tags(self.tags)
-        for run_id in (run.info.run_id, *self._children().values()):
-            client.update_run(run_id, status="RUNNING")
-            for name in client.get_run(run_id).data.metrics:
-                self._remember(run_id, name)
-        files = client.list_artifacts(run.info.run_id, "images") if run.data.metrics else ()
-        self._images = {Path(file.path).name.partition("+timestamp+")[0].replace("~", "/") for file in files}
-        if self.system_metrics:
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-            place = {"run_id": run.info.run_id, "tracking_uri": self.tracking_uri}
-            self._monitor = SystemMetricsMonitor(**place, resume_logging=True)
-            self._monitor.start()
-
-    def _old_run(self, client: MlflowClient, address: str) -> Run | None:
-        """The run that was given, or that an earlier start of this run folder opened at the same address."""
-        from mlflow.exceptions import MlflowException
-
-        run_id = self._given_run_id
-        if run_id is None:
-            with suppress(OSError, ValueError):
-                note = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-                run_id = note.get("mlflow_run_id") if note.get("tracking_uri") == address else None
-        if run_id is None:
-            return None
-        try:
-            if (run := client.get_run(run_id)).info.lifecycle_stage == "active":
-                return run
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if not self._run.is_open:
+            try:
+                self._run.open()
+            except Exception as error:
+                self._is_refused = not may_pass(error)
                 raise
-        log.warning("MLflow run %s is not there any more; beginning a new one", run_id)
-        return None
+        job()
 
-    def _new_run(self, client: MlflowClient) -> Run:
-        name, database = self.experiment_name, sqlite_file(self.tracking_uri)
-        files = database and database.resolve().parent / "mlartifacts" / re.sub(r"[^\w.\-]", "_", name)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            # Another process may be faster; the second try then finds its experiment.
-            number = client.create_experiment(name, files and files.as_uri())
+    def _patience(self, seconds: float) -> float:
+        return 2 * seconds if self._is_database else seconds
+
+    def _say_trouble(self, error: Exception | None) -> None:
+        if error is None:
+            log.info("MLflow answers again")
         else:
-            number = experiment.experiment_id
-            if experiment.lifecycle_stage != "active":
-                log.warning("the MLflow experiment %s had been deleted; restoring it", name)
-                client.restore_experiment(number)
-        return client.create_run(number, run_name=self.run_name)
+            self._warn("does not answer; the run goes on, and MLflow is told when it does", error)
 
-    def _children(self) -> dict[int, str]:
-        """Ids of the runs of tasks, by the task's index."""
-        only = f"tags.`mlflow.parentRunId` = '{self.run_id}'"
-        runs = self._client.search_runs([self._run.info.experiment_id], only, max_results=1000)
-        return {int(run.data.tags["task"]): run.info.run_id for run in runs if "task" in run.data.tags}
+    def _say_refusal(self, error: Exception) -> None:
+        self._warn(f"refused something; everything is in {self.folder}", error)
 
-    @_told
-    def _remember(self, run_id: str, name: str) -> None:
-        """The last step of a metric, which MLflow tells with the whole curve only."""
-        if not name.startswith("system/"):  # those have another writer
-            steps = [point.step for point in self._client.get_metric_history(run_id, name)]
-            self._last_steps[run_id, name] = max(steps, default=-1)
-
-    @_told
-    def _log(self, kind: str, values: Sequence[tuple[Any, ...]], run_id: str | None = None) -> None:
-        """Metrics (name, value, ms since 1970, step), params or tags (key, text), as many as there are."""
-        from mlflow import entities
-
-        make = {"metrics": entities.Metric, "params": entities.Param, "tags": entities.RunTag}[kind]
-        run_id = run_id or self.run_id
-        if kind == "metrics":
-            values = [v for v in values if v[3] > self._last_steps.get((run_id, v[0]), -1)]
-        for first in range(0, len(values), _AT_ONCE):
-            some = [make(*value) for value in values[first : first + _AT_ONCE]]
-            self._client.log_batch(run_id, **{kind: some})
-
-    @_told
-    def _terminate(self, status: Status) -> None:
-        if self._monitor is not None:
-            self._monitor.finish()
-        for run_id in (*self._children().values(), self.run_id):
-            self._client.set_terminated(run_id, status)
-
-    @_told
-    def _upload(self, checkpoint: Path) -> None:
-        """Keeps a checkpoint and, if asked, makes it a version of a registered model with an alias."""
-        from mlflow.exceptions import MlflowException
-
-        # A server may take its time with a large file; nothing trains any more that could be slowed.
-        brief = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(int(UPLOAD_PATIENCE))
-        try:
-            self._client.log_artifact(self.run_id, str(checkpoint), "checkpoints")
-            if self.register_as is not None:
-                with suppress(MlflowException):  # it is there already; what else it may be is said next
-                    self._client.create_registered_model(self.register_as)
-                source = f"{self._run.info.artifact_uri}/checkpoints/{checkpoint.name}"
-                version = self._client.create_model_version(self.register_as, source, self.run_id)
-                self._client.set_registered_model_alias(self.register_as, self.alias, version.version)
-        finally:
-            os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = brief
-
-
-def flat_params(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested keys joined by dots; values as text, without secrets. Empty dictionaries and lists stay."""
-    params = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            params |= flat_params(value, f"{prefix}{key}.")
-        else:
-            text = without_secrets(value if isinstance(value, str) else json.dumps(value, default=str))
-            params[_allowed(f"{prefix}{key}")] = _cut(text, _LONGEST_PARAM)
-    return params
-
-
-def _allowed(name: str) -> str:
-    """A name without the characters that MLflow refuses."""
-    return re.sub(r"[^\w.\-/ ]", "_", name)
-
-
-def _cut(text: str, limit: int) -> str:
-    mark = " ... (cut; config.yaml among the artifacts is whole)"
-    return text if len(text) <= limit else text[: limit - len(mark)] + mark
+    def _warn(self, what: str, error: Exception | None = None) -> None:
+        why = f" ({type(error).__name__}: {' '.join(str(error).split())[:300]})" if error else ""
+        log.warning("%s", without_secrets(f"MLflow at {self.tracking_uri} {what}{why}"))

@@ -79,6 +79,16 @@ def describe_data(data: StreamData) -> tuple[DataPart, ...]:
     return tuple(parts)
 
 
+def about_run(data: StreamData, device: torch.device, world_size: int) -> dict[str, Any]:
+    """What start.json keeps for MLflow: {"tags": ..., "tasks": names, "data": parts}; plain."""
+    tags = {f"version.{name}": number for name, number in package_versions().items()}
+    tags |= {"device": device_name(device), "world_size": world_size}
+    if (commit := git_commit()) is not None:
+        tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.split("-")[0]}
+    parts = [part._asdict() for part in describe_data(data)]
+    return {"tags": tags, "tasks": [task.name for task in data.tasks], "data": parts}
+
+
 class PhaseTimes:
     """A stopwatch per (task, phase), with the images of all processes in each."""
 

@@ -12,8 +12,9 @@ from mlflow_toys import client
 
 from lit_gen.core.types import Task
 from lit_gen.evaluation.board import Row
-from lit_gen.tracking.connection import without_secrets
-from lit_gen.tracking.mlflow import TrackingLogger, flat_params
+from lit_gen.tracking.masking import without_secrets
+from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.mlflow_run import flat_params
 from lit_gen.tracking.pictures import TakesImages, TakesRows
 
 pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
@@ -52,7 +53,7 @@ def test_no_user_and_password_in_anything_that_is_kept(tmp_path):
     assert logger.tracking_uri == logger.view_command() == "http://host:5000"
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "pass@word"
     nested = {"a": ["postgresql+psycopg2://u:p@q@db/x b@c", {"b": "plain"}], "n": 1}
-    assert without_secrets(nested) == {"a": ["postgresql+psycopg2://db/x b@c", {"b": "plain"}], "n": 1}
+    assert without_secrets(nested) == {"a": ["postgresql+psycopg2://***@db/x b@c", {"b": "plain"}], "n": 1}
 
 
 def test_parameters_are_flat_and_empty_ones_stay():
@@ -82,7 +83,7 @@ def test_a_run_is_kept_whole(tmp_path, database):
     logger.log_rows([row(0, 3.0), row(1, math.nan)], TASKS, 1)
     logger.finalize("success")
     logger.finish("FINISHED")
-    assert not logger.is_silent
+    assert not logger.is_behind
 
     mlflow = client(database)
     run = mlflow.get_run(logger.run_id)
@@ -147,7 +148,7 @@ def test_the_final_checkpoint_becomes_a_version_of_a_model(tmp_path, database):
     logger = TrackingLogger(tmp_path / "run", database, register_as="digits-vae")
     logger.start()
     logger.finish("FINISHED", checkpoint)
-    assert not logger.is_silent
+    assert not logger.is_behind
     version = client(database).get_model_version_by_alias("digits-vae", "final")
     assert version.run_id == logger.run_id
     kept = client(database).download_artifacts(logger.run_id, "checkpoints/last.ckpt", str(tmp_path))
@@ -197,7 +198,7 @@ def test_the_system_is_measured_and_the_users_address_stays(tmp_path, database, 
     logger.start()
     time.sleep(0.5)
     logger.finish("FINISHED")
-    assert not logger.is_silent and os.environ["MLFLOW_TRACKING_URI"] == "http://elsewhere"
+    assert not logger.is_behind and os.environ["MLFLOW_TRACKING_URI"] == "http://elsewhere"
     run = client(database).get_run(logger.run_id)
     assert run.info.status == "FINISHED"
     assert "system/cpu_utilization_percentage" in run.data.metrics

@@ -1,0 +1,100 @@
+"""lit-gen track: brings runs into MLflow that it was told too little of, or nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_gen.cli.log import log_to
+from lit_gen.cli.run_folder import CONFIG, START, SUMMARY
+from lit_gen.cli.words import own_words
+from lit_gen.core.checkpoint import LAST
+from lit_gen.core.types import InputError
+from lit_gen.tracking.connection import with_secrets
+from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.mlflow_run import Status
+from lit_gen.tracking.replay import clock_of, replay
+
+HELP = """lit-gen track RUN [RUN ...] [tracking_uri=ADDRESS] [experiment_name=NAME] [KEY=VALUE ...]
+
+Brings run folders into MLflow, whole and once: what is there already is not sent again.
+
+  RUN              a run folder: of logger=csv too, killed, or of a run during which MLflow was out of reach
+  tracking_uri     default: that of the run, or else MLFLOW_TRACKING_URI, or else sqlite:///mlflow.db beside
+                   runs/
+  experiment_name  default: that of the run, or else lit-gen
+  KEY              run_name, log_checkpoint, register_as, alias: as logger.KEY of lit-gen train
+
+Parameters, tags, metrics, scores with a run for each task, pictures, data sets, and how the run ended. A run
+without a summary.json was killed. metrics.csv has no times; they are laid evenly between begin and end.
+
+Examples
+  lit-gen track runs/my-run
+  lit-gen track runs/a runs/b tracking_uri=http://localhost:5000 experiment_name=digits
+"""
+
+_OWN = {
+    "tracking_uri": str,
+    "experiment_name": str,
+    "run_name": str,
+    "log_checkpoint": bool,
+    "register_as": str,
+    "alias": str,
+}
+_TARGET = f"{TrackingLogger.__module__}.{TrackingLogger.__name__}"
+
+
+def run(words: list[str]) -> int:
+    log_to(None, logging.WARNING)
+    names = [word for word in words if "=" not in word or Path(word).is_dir()]
+    own, _ = own_words([word for word in words if word not in names], _OWN, others=())
+    if not names:
+        raise InputError("give at least one run folder: lit-gen track runs/my-run")
+    folders = list(dict.fromkeys(Path(name).absolute() for name in names))
+    for folder in folders:
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder}: is no folder of a run ({CONFIG} is missing); give one under runs/")
+    is_whole = [_track(folder, own) for folder in folders]
+    return 0 if all(is_whole) else 1
+
+
+def _track(folder: Path, own: Mapping[str, Any]) -> bool:
+    """Whether MLflow has all of a run."""
+    config, start = _read(folder / CONFIG, yaml.safe_load), _read(folder / START, json.loads)
+    summary = _read(folder / SUMMARY, json.loads)
+    stored = config.get("logger") or {}
+    stored = {k: v for k, v in stored.items() if k != "_target_"} if stored.get("_target_") == _TARGET else {}
+    given = {"folder": folder} | with_secrets({"logger": stored | own})["logger"] | {"system_metrics": False}
+    status: Status = summary.get("status", "KILLED")
+    try:
+        tracker = TrackingLogger(**given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder}: {error}") from error
+    clock = clock_of(folder)
+    tracker.start(clock.began)
+    tracker.log_hyperparams(config)
+    replay(tracker, folder, start.get("about", {}), clock)
+    tracker.finish(status, folder / "checkpoints" / LAST, clock.ended)
+    if not tracker.is_behind:
+        print(f"{folder}: {status}, in MLflow; look at it: {tracker.view_command()}")
+    return not tracker.is_behind
+
+
+def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A file's mapping; {} where there is none.
+
+    Raises:
+        InputError: it cannot be understood.
+    """
+    try:
+        found = parse(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: holds no mapping of keys")
+    return found
