@@ -36,8 +36,8 @@ What a trained model can be used for, and how well: a table, and pictures beside
 
   ckpt    a run folder or a checkpoint file, or several of them with commas
   what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
-          translation drift snr noising transfer probe_steps ; without further words the one that is named
-          says what it does and takes
+          translation drift snr noising transfer probe_steps counterfactual ; without further words the
+          one that is named says what it does and takes
   out     where <what>.png, .csv and .json go, a folder that holds nothing but the like; without it analysis/
           in the run folder. Results of the same analysis are replaced
   in      of denoise and transfer: a folder of images or an .npz archive, of the size that the model was
@@ -46,11 +46,13 @@ What a trained model can be used for, and how well: a table, and pictures beside
   device  cpu, cuda, ...
   track   true: also into the run's MLflow run
   KEY     data.root=... and other data.* change the run's configuration; so do sampler.* of augmentation,
-          noising and transfer, extractor.* of translation and noising, and callbacks.ema.use
+          noising and transfer, extractor.* of translation, noising and counterfactual, and
+          callbacks.ema.use
 
 Examples
   lit-gen analyse what=map
   lit-gen analyse ckpt=runs/my-run what=map method=tsne n=5000 out=maps
+  lit-gen analyse ckpt=runs/my-run what=counterfactual to=3
   lit-gen analyse ckpt=runs/z4,runs/z8,runs/z16 what=compression out=compression
   lit-gen analyse ckpt=runs/my-run/checkpoints/task-0.ckpt,runs/my-run/checkpoints/task-1.ckpt what=drift
 """

@@ -34,6 +34,7 @@ def found(folder, what) -> dict:
     return json.loads((folder / f"{what}.json").read_text())
 
 
+OWN_TESTS = {"translation", "counterfactual"}
 DIFFUSION = {"snr", "noising", "transfer", "probe_steps"}
 PICTURES = {
     "interpolation",
@@ -59,7 +60,7 @@ FEW = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [what for what in USES if what != "translation"])  # has its own tests
+@pytest.mark.parametrize("what", [what for what in USES if what not in OWN_TESTS])
 def test_every_use_prints_a_table_and_leaves_its_files(runs, tmp_path, capsys, what):
     run_of = runs / ("ddpm" if what in DIFFUSION else "vae")
     files = [run_of / "checkpoints" / name for name in ("task-0.ckpt", "last.ckpt")][what != "drift" :]
