@@ -72,7 +72,9 @@ class Counterfactual:
         t = max(t, model.path.first)
         table, rows, shown = [], [], []
         for kind, strength in (("none", 0.0), (self.by, self.strength)):
-            sampler = GuidedSampler(DDIM(), self.steps, progress=False, strength=strength, by=self.by)
+            sampler = GuidedSampler(
+                DDIM(), self.steps, clip=True, progress=False, strength=strength, by=self.by
+            )
 
             def question(batch: Batch, sampler: GuidedSampler = sampler) -> tuple[Tensor, ...]:
                 wanted = self._wanted(model, batch.label)
