@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
 import shutil
@@ -164,6 +165,7 @@ def _findings(use: Any, group: Sequence[Opened], given: Path | None) -> Findings
         "context": lambda: opened.context,
         "contexts": lambda: [each.context for each in group],
         "corrupt": lambda: _corruption(use.corruption, use.noise),
+        "make_guide": lambda: functools.partial(_guide, use.by, use.steps),
         "make_classifier": lambda: _classifier(opened),
         "extractor": lambda: opened.composed.build("extractor"),
     }
@@ -175,6 +177,14 @@ def _corruption(kind: str, noise: float) -> Callable[[Tensor], Tensor]:
     if key == "share" and noise > 1:
         raise InputError(f"noise={noise}: of corruption={kind} it is a share, from 0 to 1")
     return build({"_target_": f"lit_gen.nets.corruption.{name}", key: noise}, "noise")
+
+
+def _guide(by: str, steps: int, strength: float) -> Any:
+    solver = {"_target_": "lit_gen.diffusion.solvers.DDIM"}
+    options = {"by": by, "steps": steps, "strength": strength, "clip": True, "progress": False}
+    return build(
+        {"_target_": "lit_gen.families.guided.GuidedSampler", "solver": solver, **options}, "sampler"
+    )
 
 
 def _classifier(opened: Opened) -> Callable[[], Any]:

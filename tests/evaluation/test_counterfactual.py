@@ -1,6 +1,7 @@
 """Counterfactuals of a model that sees nothing but brightness."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from analysis_toys import make_context
 from joint_toys import linear_model, small_model
 
+from lit_gen.cli.analyse import _guide
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.uses.counterfactual import Counterfactual
 from lit_gen.families.diffusion import Diffusion
@@ -28,13 +30,19 @@ class Blind(FeatureExtractor):
         return torch.zeros(len(image), 1), logits
 
 
+def asked(model, extractor, **options):
+    use = Counterfactual(**options)
+    make_guide = functools.partial(_guide, use.by, use.steps)
+    return use(context_of(model), extractor, make_guide)
+
+
 def context_of(model):
     return dataclasses.replace(make_context(), model=model.eval())
 
 
 def test_guidance_turns_images_that_otherwise_stay_what_they_are():
-    use = Counterfactual(to=0, at=0.5, strength=300.0, steps=10, columns=4)
-    found = use(context_of(linear_model()), Blind(4))
+    options = {"to": 0, "at": 0.5, "strength": 300.0, "steps": 10, "columns": 4}
+    found = asked(linear_model(), Blind(4), **options)
     none, guided = found.table
     assert (none["guidance"], guided["guidance"]) == ("none", "denoised")
     assert none["images"] == guided["images"] < 40, "images of class 0 need no other"
@@ -45,14 +53,12 @@ def test_guidance_turns_images_that_otherwise_stay_what_they_are():
     assert len(found.rows) == 2 * len(rows) == 2 * guided["images"]
     assert sum(row["distance"] for row in rows) / len(rows) == pytest.approx(guided["distance"])
     assert found.picture.shape == (4 * 25 + 1, 4 * 25 + 1, 1)
-    again = use(context_of(linear_model()), Blind(0))
-    assert again.table[1]["distance"] == guided["distance"] and math.isnan(
-        again.table[0]["flipped_extractor"]
-    )
+    again = asked(linear_model(), Blind(0), **options).table[1]
+    assert again["distance"] == guided["distance"] and math.isnan(again["flipped_extractor"])
 
 
 def test_no_strength_is_no_guidance_and_without_a_class_the_next_one_is_asked_for():
-    found = Counterfactual(strength=0.0, steps=3, n=20)(context_of(small_model()), Blind(5))
+    found = asked(small_model(), Blind(5), strength=0.0, steps=3, n=20)
     none, guided = ({**row, "guidance": ""} for row in found.table)
     assert none == guided
 
@@ -67,4 +73,4 @@ def test_no_strength_is_no_guidance_and_without_a_class_the_next_one_is_asked_fo
 )
 def test_what_is_not_there_is_refused(model, to, said):
     with pytest.raises(InputError, match=said):
-        Counterfactual(to=to)(context_of(model), Blind(4))
+        asked(model, Blind(4), to=to)

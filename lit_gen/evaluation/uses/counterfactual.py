@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_gen.core.images import to_uint8
+from lit_gen.core.module import Sampler
 from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, Diffuses, Fraction, InputError, NonNegative, Positive
 from lit_gen.diffusion.outputs import noised
-from lit_gen.diffusion.solvers import DDIM
 from lit_gen.evaluation.context import Context, pixel_error
 from lit_gen.evaluation.plots import strips
 from lit_gen.evaluation.tables import lines_of
 from lit_gen.evaluation.uses.findings import Findings
-from lit_gen.families.guided import GuidedSampler
 from lit_gen.metrics.features import FeatureExtractor
 
 _Says = Callable[[Tensor, Tensor], Tensor]
@@ -63,20 +62,24 @@ class Counterfactual:
     n: Positive = 500
     columns: Positive = 16
 
-    def __call__(self, context: Context, extractor: FeatureExtractor) -> Findings:
+    def __call__(
+        self, context: Context, extractor: FeatureExtractor, make_guide: Callable[[float], Sampler]
+    ) -> Findings:
+        """
+        Args:
+            make_guide: strength -> a sampler that guides, with `by` and `steps`.
+        """
         model, images = context.promised(Diffuses), context.images("test")
-        self._check(context, model)
+        self._check(context, model, make_guide(self.strength))
         extractor = extractor.to(context.model.device)
         places = self._not_yet(context, images)
         t = float(model.path.at(torch.tensor(self.at, dtype=torch.float64)))
         t = max(t, model.path.first)
         table, rows, shown = [], [], []
         for kind, strength in (("none", 0.0), (self.by, self.strength)):
-            sampler = GuidedSampler(
-                DDIM(), self.steps, clip=True, progress=False, strength=strength, by=self.by
-            )
+            sampler = make_guide(strength)
 
-            def question(batch: Batch, sampler: GuidedSampler = sampler) -> tuple[Tensor, ...]:
+            def question(batch: Batch, sampler: Sampler = sampler) -> tuple[Tensor, ...]:
                 wanted = self._wanted(model, batch.label)
                 time = torch.full((batch.size,), t, device=batch.image.device)
                 x = noised(model.path, time, batch.image, torch.randn_like(batch.image))
@@ -95,9 +98,9 @@ class Counterfactual:
         image = found.image[: self.columns]
         return Findings(table, rows, strips([image, *shown, (shown[-1] - image) / 2]))
 
-    def _check(self, context: Context, model: Diffuses) -> None:
+    def _check(self, context: Context, model: Diffuses, guide: Sampler) -> None:
         try:
-            GuidedSampler(DDIM(), self.steps).check(model)
+            guide.check(model)
         except ValueError as error:
             raise InputError(f"{context.name}: {error}") from error
         count = model.spec.num_classes
