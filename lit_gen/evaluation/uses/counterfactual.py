@@ -55,7 +55,7 @@ class Counterfactual:
 
     to: NonNegative | None = None
     at: Annotated[Fraction, Gt(0)] = 0.35
-    strength: Annotated[float, Ge(0)] = 10.0
+    strength: Annotated[float, Ge(0)] = 20.0
     by: Literal["representations", "noisy", "denoised"] = "denoised"
     steps: Positive = 50
     least: Annotated[Fraction, Gt(0)] = 0.1
