@@ -25,8 +25,9 @@ class GuidedSampler(DiffusionSampler):
     By "representations" every activation that the classifier sees is moved before the rest of the network
     goes on from it (Deja et al. 2023, arXiv:2301.13622): every channel by one number, since the classifier
     sees means, and normalisation in groups of few channels takes part of that away again. The others move
-    x_t, against the gradient of the classifier of "noisy" x_t (Dhariwal & Nichol 2021, arXiv:2105.05233) or of
-    the "denoised" image, which a classifier of clean images knows (Cywinski et al. 2024, arXiv:2403.03938).
+    x_t, against the gradient of the classifier of "noisy" x_t (Dhariwal & Nichol 2021, arXiv:2105.05233) or
+    of the "denoised" image, which a classifier of clean images knows (Cywinski et al. 2024,
+    arXiv:2403.03938).
 
     Args:
         strength: of the step; by representations a hundred or more, of the others a few, with clip=true.
