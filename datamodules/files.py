@@ -45,6 +45,12 @@ class FileImages(ImageDataModule):
         """Names of the files that are not there."""
         raise NotImplementedError
 
+    def fetch(self) -> None:
+        """Downloads the files."""
+        import torchvision.datasets
+
+        getattr(torchvision.datasets, self.loader)(str(self.root), download=True)
+
     def prepare_data(self) -> None:
         """Downloads once where files are missing. InputError that names them if that does not help."""
         names = ", ".join(self.missing())
@@ -52,13 +58,11 @@ class FileImages(ImageDataModule):
             return
         reason = "data.download=false"
         if self.download:
-            import torchvision.datasets
-
             log.info("%s: %s not found in %s, downloading", self.loader, names, self.folder)
             patience = socket.getdefaulttimeout()
             socket.setdefaulttimeout(_PATIENCE)
             try:
-                getattr(torchvision.datasets, self.loader)(str(self.root), download=True)
+                self.fetch()
                 return
             # torchvision raises RuntimeError after the last mirror, urllib and socket subclasses of OSError;
             # some sets need a package that is not here.

@@ -22,7 +22,7 @@ NEEDED = {  # beside torch and the standard library
 }
 TENSORS = tuple(f"lit_gen.{name}" for name in ("nets", "losses", "diffusion", "metrics"))
 MODELS = ("lit_gen.families", "lit_gen.continual")
-BASES = ("lit_gen.families.base", "lit_gen.families.density", "lit_gen.families.diffusion")
+BASES = tuple(f"lit_gen.families.{name}" for name in ("base", "density", "diffusion", "samplers"))
 ABOVE_MODELS = ("callbacks", "lit_gen.evaluation", "lit_gen.tracking")
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 HYDRA = ("hydra", "omegaconf")

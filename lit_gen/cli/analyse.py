@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import logging
 import shutil
@@ -37,8 +38,8 @@ What a trained model can be used for, and how well: a table, and pictures beside
 
   ckpt    a run folder or a checkpoint file, or several of them with commas
   what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
-          translation drift snr noising transfer probe_steps ; without further words the one that is named
-          says what it does and takes
+          translation drift snr noising transfer probe_steps counterfactual ; without further words the
+          one that is named says what it does and takes
   out     where <what>.png, .csv and .json go, a folder that holds nothing but the like; without it analysis/
           in the run folder. Results of the same analysis are replaced
   in      of denoise and transfer: a folder of images or an .npz archive, of the size that the model was
@@ -47,11 +48,13 @@ What a trained model can be used for, and how well: a table, and pictures beside
   device  cpu, cuda, ...
   track   true: also into the run's MLflow run
   KEY     data.root=... and other data.* change the run's configuration; so do sampler.* of augmentation,
-          noising and transfer, extractor.* of translation and noising, and callbacks.ema.use
+          noising and transfer, extractor.* of translation, noising and counterfactual, and
+          callbacks.ema.use
 
 Examples
   lit-gen analyse what=map
   lit-gen analyse ckpt=runs/my-run what=map method=tsne n=5000 out=maps
+  lit-gen analyse ckpt=runs/my-run what=counterfactual to=3
   lit-gen analyse ckpt=runs/z4,runs/z8,runs/z16 what=compression out=compression
   lit-gen analyse ckpt=runs/my-run/checkpoints/task-0.ckpt,runs/my-run/checkpoints/task-1.ckpt what=drift
 """
@@ -168,6 +171,7 @@ def _findings(use: Any, group: Sequence[Opened], given: Path | None) -> Findings
         "context": lambda: opened.context,
         "contexts": lambda: [each.context for each in group],
         "corrupt": lambda: _corruption(use.corruption, use.noise),
+        "make_guide": lambda: functools.partial(_guide, use.by, use.steps),
         "make_classifier": lambda: _classifier(opened),
         "extractor": lambda: opened.composed.build("extractor"),
     }
@@ -179,6 +183,14 @@ def _corruption(kind: str, noise: float) -> Callable[[Tensor], Tensor]:
     if key == "share" and noise > 1:
         raise InputError(f"noise={noise}: of corruption={kind} it is a share, from 0 to 1")
     return build({"_target_": f"lit_gen.nets.corruption.{name}", key: noise}, "noise")
+
+
+def _guide(by: str, steps: int, strength: float) -> Any:
+    solver = {"_target_": "lit_gen.diffusion.solvers.DDIM"}
+    options = {"by": by, "steps": steps, "strength": strength, "clip": True, "progress": False}
+    return build(
+        {"_target_": "lit_gen.families.guided.GuidedSampler", "solver": solver, **options}, "sampler"
+    )
 
 
 def _classifier(opened: Opened) -> Callable[[], Any]:

@@ -32,6 +32,7 @@ class Path(nn.Module, ABC):
     """Levels of signal and noise over time.
 
     Attributes:
+        first: the lowest time that a network can be told.
         end: the last time, at which nothing (or as good as nothing) of the image is left.
         pull: solvers go in straight lines in z = x / (alpha + pull * sigma), over u = sigma / (alpha + pull *
             sigma). With 1 the end may be noise alone; with 0 they are the lines of EDM.
@@ -40,6 +41,7 @@ class Path(nn.Module, ABC):
         speed: the derivatives of alpha and sigma over those of `rates`.
     """
 
+    first: float = 0.0
     end: float = 1.0
     pull: float = 1.0
     sigma_data: float = 0.5
@@ -80,6 +82,7 @@ class Table(Path):
         exact: the same and the betas in float64, for whatever is computed once.
     """
 
+    first = 1.0
     sigma_data = 1.0  # the levels are those of data with unit variance
 
     def __init__(self, betas: Sequence[float], rescale: bool = False) -> None:
@@ -167,6 +170,7 @@ class EDM(Path):
         if not lowest < highest:
             raise ValueError(f"lowest={lowest}, highest={highest}: the first must be the lower one")
         self.lowest, self.end, self.rho, self.sigma_data = lowest, highest, rho, sigma_data
+        self.first = lowest
 
     def levels(self, t: Tensor) -> Levels:
         return Levels(torch.ones_like(t), t)

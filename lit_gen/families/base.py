@@ -59,7 +59,10 @@ class ConditionalGenerator(LitGenerator):
                 "condition=none needs 0"
             )
         self.condition, self.condition_size = condition, condition_size
-        self.conditions = frozenset() if condition == "none" else frozenset({condition})
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        return frozenset() if self.condition == "none" else frozenset({self.condition})
 
     def one_hot(self, **conditions: Tensor | None) -> Tensor | None:
         """float32 [B, K] of the condition that this model takes; an unlabelled image (-1) gives zeros.

@@ -8,6 +8,7 @@ arXiv:2209.03003) are configs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -174,7 +175,7 @@ class Diffusion(ConditionalGenerator):
         drawn = self.times.draw(batch.size, self.path, batch.image.device)
         noise = torch.randn_like(batch.image)
         condition = self.one_hot(label=batch.label, task=batch.task)
-        if condition is not None and self.drop_condition and self.training:
+        if condition is not None and self.drop_condition and self.net.training:
             kept = torch.rand(batch.size, 1, device=condition.device) >= self.drop_condition
             condition = condition * kept
         x = noised(self.path, drawn.t, batch.image, noise)
@@ -190,7 +191,7 @@ class Diffusion(ConditionalGenerator):
             bound = self.bound_at(drawn.t, batch.image, x, image, variance)
             terms["bound"] = (drawn.weight * bound).mean()
             loss = bound if self.objective == "bound" else loss + _BOUND_BESIDE * bound
-        if self.times.learns and self.training:
+        if self.times.learns and self.net.training:
             self.times.note(gathered(drawn.t), gathered(loss.detach()))
         return {"loss": (drawn.weight * loss).mean(), **terms}
 
@@ -245,13 +246,24 @@ class Diffusion(ConditionalGenerator):
         """
         condition = self.one_hot(label=label, task=task)
 
-        @torch.no_grad()
-        def denoise(x: Tensor, t: float) -> Denoised:
-            time = torch.full((len(x),), t, device=x.device)
+        def says(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
             said, variance = self.said(x, time, condition)
             if guidance and condition is not None:
                 untold, _ = self.said(x, time, torch.zeros_like(condition))
                 said = said + guidance * (said - untold)
+            return said, variance
+
+        return self.denoiser_of(says, clip)
+
+    def denoiser_of(
+        self, says: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]], clip: bool
+    ) -> Denoiser:
+        """What `says`, which is called as `said` without a condition, means for solvers."""
+
+        @torch.no_grad()
+        def denoise(x: Tensor, t: float) -> Denoised:
+            time = torch.full((len(x),), t, device=x.device)
+            said, variance = says(x, time)
             image, noise = parts(said, self.output, self.path, time, x)
             if clip:
                 image = image.clamp(-1, 1)

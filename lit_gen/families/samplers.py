@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import processes
 from lit_gen.core.types import Positive
-from lit_gen.diffusion.solvers import DDIM, Ancestral, Solver, Spacing, way
+from lit_gen.diffusion.solvers import DDIM, Ancestral, Denoiser, Solver, Spacing, way
 from lit_gen.losses.likelihood import PixelLikelihood
 
 
@@ -118,12 +118,16 @@ class DiffusionSampler:
         if start is not None and hasattr(model.path, "num_steps"):
             steps = min(steps, int(start))
         places = model.way(steps, self.spacing, start)
-        denoiser = model.denoiser(self.guidance, self.clip, label=label, task=task)
+        denoiser = self.denoiser(model, label, task)
         course = self.solver.course(denoiser, x, model.path, places)
         is_quiet = None if self.progress and processes()[1] == 0 else True
         for x in tqdm(course, "denoising", len(places) - 1, leave=False, disable=is_quiet):  # noqa: B007
             pass
         return x
+
+    def denoiser(self, model: LitGenerator, label: Tensor | None, task: Tensor | None) -> Denoiser:
+        """What the solver asks at every step."""
+        return model.denoiser(self.guidance, self.clip, label=label, task=task)
 
     def num_steps(self, model: LitGenerator) -> int:
         return model.path.num_steps if self.steps is None else self.steps

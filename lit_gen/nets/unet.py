@@ -38,6 +38,10 @@ class Features(NamedTuple):
         blocks = {f"in.{number}": skip for number, skip in enumerate(self.skips)} | {"middle": self.middle}
         return {name: block.mean(dim=(2, 3)) for name, block in blocks.items()}
 
+    def together(self) -> Tensor:
+        """All of `pooled`: [B, F]."""
+        return torch.cat(list(self.pooled().values()), 1)
+
 
 class UNet(nn.Module):
     """x_t [B, C, S, S], time [B] and condition [B, K] or None -> [B, out_channels, S, S].
@@ -56,6 +60,9 @@ class UNet(nn.Module):
         out_channels: None is that of images.
         patch: pixels of the image along each side of one of the first level's: a patch is as many channels.
         channels_last: the memory order of images and weights.
+
+    Attributes:
+        num_features: F, channels of all blocks that `features` gives.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class UNet(nn.Module):
             if level < halvings:
                 self.down.append(nn.Conv2d(now, now, 3, stride=2, padding=1))
                 skips.append(now)
+        self.num_features = sum(skips) + now
         self.middle = nn.ModuleList(
             [
                 _Stage(ResidualBlock(now, now, 4 * width, dropout), num_heads),
@@ -124,6 +132,12 @@ class UNet(nn.Module):
         self.out = nn.Sequential(_norm(now), nn.SiLU(), _silent(last))
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    @property
+    def first_half(self) -> tuple[nn.Module, ...]:
+        """What `features` goes through."""
+        told = () if self.condition is None else (self.condition,)
+        return (self.time, *told, self.down, self.middle)
 
     def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.rest(self.features(x, time, condition))

@@ -34,6 +34,7 @@ def found(folder, what) -> dict:
     return json.loads((folder / f"{what}.json").read_text())
 
 
+OWN_TESTS = {"translation", "counterfactual"}
 DIFFUSION = {"snr", "noising", "transfer", "probe_steps"}
 PICTURES = {
     "interpolation",
@@ -59,7 +60,7 @@ FEW = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", [what for what in USES if what != "translation"])  # has its own tests
+@pytest.mark.parametrize("what", [what for what in USES if what not in OWN_TESTS])
 def test_every_use_prints_a_table_and_leaves_its_files(runs, tmp_path, capsys, what):
     run_of = runs / ("ddpm" if what in DIFFUSION else "vae")
     files = [run_of / "checkpoints" / name for name in ("task-0.ckpt", "last.ckpt")][what != "drift" :]
@@ -76,6 +77,22 @@ def test_every_use_prints_a_table_and_leaves_its_files(runs, tmp_path, capsys, w
         assert rows and (tmp_path / name / f"{what}.png").exists() == (what in PICTURES)
     assert tables[0] == tables[1], "the same seed, the same result"
     assert tables[0]["seed"] == 3 and tables[0]["ckpt"] == [*map(str, files)]
+
+
+def test_a_joint_model_shows_its_accuracy_explains_itself_and_draws_what_is_asked_for(tmp_path, capsys):
+    words = ["judges=terms", "judges.terms.single_task=true", "sampler=guided", "sampler.steps=2"]
+    small = ["model.net.width=8", "model.net.attention=[]", "sampler.progress=false"]
+    ckpt = f"ckpt={tmp_path}/run"
+    assert main(["train", *TINY, "model=joint_diffusion", *words, *small, f"output_dir={tmp_path}/run"]) == 0
+    assert "accuracy, higher is better" in capsys.readouterr().out
+    assert main(["analyse", ckpt, "what=counterfactual", "to=2", "steps=2", f"out={tmp_path}/out"]) == 0
+    assert {row["images"] for row in found(tmp_path / "out", "counterfactual")["table"]} == {36}
+    assert (tmp_path / "out" / "counterfactual.png").exists()
+    assert main(["analyse", ckpt, "what=counterfactual", "to=4"]) == 2
+    assert "to=4: there is none; this model knows classes from 0 to 3" in capsys.readouterr().err
+    assert main(["sample", ckpt, "n=3", "label=1", f"out={tmp_path}/a.npz"]) == 0
+    assert (np.load(tmp_path / "a.npz")["label"] == 1).all()
+    assert main(["sample", ckpt, "n=3", "label=1", "sampler=ddim", f"out={tmp_path}/b.npz"]) == 2
 
 
 def test_results_go_into_the_run_folder_and_say_how_they_were_made(runs):
@@ -171,6 +188,8 @@ def test_given_images_are_denoised_under_their_own_names(runs, tmp_path):
         (["ckpt=RUN/../lenet", "what=anomaly", "score=likelihood"], ["Classifier", "log_likelihood"]),
         (["ckpt=RUN", "what=denoise", "corruption=masking", "noise=1.5"], ["noise=1.5", "share"]),
         (["ckpt=RUN", "what=denoise", "in=nowhere"], ["in=nowhere", "no such folder"]),
+        (["ckpt=RUN/../lenet", "what=counterfactual"], ["Classifier", "Diffuses"]),
+        (["ckpt=RUN/../ddpm", "what=counterfactual", "to=1"], ["ddpm: Diffusion has no classifier"]),
         (["ckpt=RUN/../lenet", "what=interpolation"], ["Classifier", "HasCodes", "encode and decode"]),
         (["ckpt=RUN/../lenet", "what=reconstruction"], ["Classifier", "Restores (reconstruct)"]),
         (["ckpt=RUN/../lenet", "what=augmentation"], ["Classifier", "model.condition=label"]),

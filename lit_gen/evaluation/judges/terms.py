@@ -21,26 +21,32 @@ class TermMeans:
     over the held-out images of each task seen so far, and over all of them.
 
     A term is a mean over a block; blocks count by their images. A block's noise is a function of the seed and
-    of its first image, as in the Trainer's own tests. A stream of one task gets no rows, since
-    the Trainer's test logs the same numbers.
+    of its first image, as in the Trainer's own tests.
 
     Args:
         batch_size: images in a block; another size gives other noise.
         every_n_epochs: in a fit; 0 judges in tests only.
+        single_task: also of a stream of one task, whose terms the Trainer's test logs anyway: for models that
+            are as much judged by them as by their samples.
     """
 
     def __init__(
-        self, batch_size: Positive = 250, every_n_epochs: NonNegative = 0, seed: NonNegative = 0
+        self,
+        batch_size: Positive = 250,
+        every_n_epochs: NonNegative = 0,
+        seed: NonNegative = 0,
+        single_task: bool = False,
     ) -> None:
         at_least(1, batch_size=batch_size)
         self.batch_size, self.every_n_epochs, self.seed = batch_size, every_n_epochs, seed
+        self.single_task = single_task
         self.better: dict[str, Better] = {}
 
     def check(self, context: Context) -> None:
         """Every model has `evaluate`."""
 
     def rows(self, context: Context, split: Split) -> list[Row]:
-        if len(context.data.tasks) == 1:
+        if len(context.data.tasks) == 1 and not self.single_task:
             return []
         context = context.with_blocks(self.batch_size, self.seed)
         found = [self._of_task(context, split, task) for task in range(context.num_seen)]

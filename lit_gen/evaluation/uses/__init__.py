@@ -3,6 +3,7 @@
 from lit_gen.evaluation.uses.anomaly import Anomaly
 from lit_gen.evaluation.uses.augmentation import Augmentation
 from lit_gen.evaluation.uses.code_map import CodeMap
+from lit_gen.evaluation.uses.counterfactual import Counterfactual
 from lit_gen.evaluation.uses.denoise import Denoise
 from lit_gen.evaluation.uses.diffusion_steps import Noising, SignalToNoise, Transfer
 from lit_gen.evaluation.uses.drift import Drift
@@ -28,4 +29,5 @@ USES: dict[str, type] = {
     "transfer": Transfer,
     "probe_steps": StepProbes,
     "drift": Drift,
+    "counterfactual": Counterfactual,
 }
