@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_gen.core.checkpoint import LAST, PREVIOUS
-from lit_gen.core.files import replaced
+from lit_gen.core.files import replaced, whole
 from lit_gen.core.lightning_internals import log_epoch_now
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import Task
@@ -47,10 +47,12 @@ class RunCheckpoints(Checkpoint):
         """Writes `last.ckpt`, and with a task `task-<k>.ckpt` beside it. Collective."""
         folder = self.folder(trainer)
         fresh, last = folder / "writing.ckpt", folder / LAST
-        trainer.save_checkpoint(fresh)
+        with whole(fresh, last):
+            trainer.save_checkpoint(fresh)
+            if trainer.is_global_zero:
+                with fresh.open("rb") as file:
+                    os.fsync(file.fileno())
         if trainer.is_global_zero:
-            with fresh.open("rb") as file:
-                os.fsync(file.fileno())
             if task is not None:
                 _name_too(fresh, folder / f"task-{task.index}.ckpt")
             if last.exists():

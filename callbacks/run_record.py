@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
-from lit_gen.core.files import write_json
+from lit_gen.core.files import CannotWrite, write_json
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.evaluation.board import Board
@@ -147,7 +147,7 @@ class RunRecord(Callback):
         self._trainer = trainer = self._trainer or trainer
         if self._finished is not None or trainer is None:
             return
-        self._finished = status
+        self._finished = ended = status
         folder = Path(trainer.default_root_dir)
         summary = {
             "status": status,
@@ -160,14 +160,20 @@ class RunRecord(Callback):
             "device": device_name(trainer.strategy.root_device),
             **self._provenance(),
         }
-        write_json(folder / "summary.json", summary)
-        for file in self._loggers(MetricsFile):
-            file.flush()
+        full = None
+        try:
+            for file in self._loggers(MetricsFile):
+                file.flush()
+            write_json(folder / "summary.json", summary)
+        except CannotWrite as failure:
+            full, ended = failure, "FAILED"
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
             if tracker.courier.lacks:
                 replay(tracker, folder, self.about, clock_of(folder))
-            tracker.finish(status, folder / "checkpoints" / LAST)
+            tracker.finish(ended, folder / "checkpoints" / LAST)
+        if full is not None and status != "FAILED":  # where it had failed, that is what counts
+            raise full
 
     # --- helpers
 

@@ -1,7 +1,7 @@
 """lit-gen <verb> [key=value ...]; `python -m lit_gen` is the same. See lit_gen/cli for the verbs.
 
-Exit codes: 0 it went well, 1 a failure (with its traceback; without one when a model diverged), 2 something
-that the user gave cannot be used.
+Exit codes: 0 it went well, 1 a failure (with its traceback; without one when a model diverged or a disk took
+no more), 2 something that the user gave cannot be used.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def _run(words: list[str]) -> int:
             "also in config.yaml of the run's folder."
         )
     # From here on torch is needed.
+    from lit_gen.core.files import disk_failure
     from lit_gen.core.types import InputError
 
     try:
@@ -78,6 +79,10 @@ def _run(words: list[str]) -> int:
         return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))
+    except OSError as error:
+        if said := disk_failure(error):
+            return _mistake(said, code=1)
+        raise
 
 
 def _say(answer: str) -> int:
@@ -85,10 +90,10 @@ def _say(answer: str) -> int:
     return 0
 
 
-def _mistake(message: str) -> int:
+def _mistake(message: str, code: int = 2) -> int:
     message = without_secrets(message)
     sys.stderr.write(f"{message}\n" if message.startswith("lit-gen") else f"lit-gen: {message}\n")
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv, as_text
 from lit_gen.evaluation.uses import USES
 from lit_gen.evaluation.uses.findings import Findings
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.mlflow import TrackingLogger
 
 HELP = """lit-gen analyse ckpt=RUN what=NAME [out=FOLDER] [seed=0] [OPTION=VALUE ...] [KEY=VALUE ...]
@@ -106,7 +107,8 @@ def run(words: list[str]) -> int:
                 folder.rmdir()
             of_model = str(mistake).startswith(f"{first.context.name}:")
             raise InputError(f"ckpt={mistake}" if of_model else str(mistake)) from mistake
-        record = {"what": what, "seed": seed, "settings": dataclasses.asdict(use), "overrides": overrides}
+        record = {"what": what, "seed": seed, "settings": dataclasses.asdict(use)}
+        record |= {"overrides": without_secrets(overrides)}
         record |= {"ckpt": [str(each.stored.path) for each in group], "in": given, "table": found.table}
         files = [write_json(folder / f"{what}.json", record), *_write(found, folder, what, given)]
         if own.get("track"):

@@ -38,7 +38,7 @@ def log_to(file: Path | None, level: int | None = None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     handlers[0].setFormatter(_Formatter())
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_LogFile(file, encoding="utf-8"))
         handlers[1].setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("lit_gen", "callbacks", "datamodules"):
         logger = logging.getLogger(name)
@@ -57,6 +57,13 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """Silent about a disk that is full: whoever writes what matters says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -> Logger | None:

@@ -27,7 +27,7 @@ from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
-from lit_gen.core.files import write_text
+from lit_gen.core.files import disk_failure, write_text
 from lit_gen.core.lightning_internals import without_gpu_checks
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
@@ -232,6 +232,9 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
         raise SystemExit(1) from None
     except BaseException as error:
         record.finish(status_of(error), trainer)
+        if said := disk_failure(error):
+            log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
+            raise SystemExit(1) from None
         raise
     record.finish("FINISHED" if reached_end else "KILLED")
     if rank() == 0:

@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lit_gen.core.types import InputError
+
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+class CannotWrite(OSError):
+    """The disk takes no more: it is full, a quota is reached, it is read-only or broken. In one line."""
+
+
+def disk_failure(error: BaseException) -> str | None:
+    """What to say where a disk took no more; None for everything else."""
+    if isinstance(error, CannotWrite):
+        return str(error)
+    # NumPy gives no number.
+    if isinstance(error, OSError) and (error.errno in _OF_DISK or "requested and" in str(error)):
+        return f"{error.filename or 'a file'}: cannot be written ({error.strerror or error})"
+    return None
+
+
+@contextmanager
+def whole(file: Path, name: Path | None = None) -> Iterator[None]:
+    """A block that writes a new file; where it raises, none is left.
+
+    Args:
+        name: that the file will get; what has it now tells how large the new one will be.
+
+    Raises:
+        CannotWrite: the disk took no more.
+    """
+    try:
+        yield
+    except BaseException as error:
+        file.unlink(missing_ok=True)
+        if (said := disk_failure(error)) is None or isinstance(error, CannotWrite):
+            raise
+        free = f"{shutil.disk_usage(file.parent).free / 1e6:,.1f} MB are free"
+        known = name is not None and name.exists()
+        needed = f"about {name.stat().st_size / 1e6:,.1f} MB are needed, " if known else ""
+        raise CannotWrite(f"{name or file}{said[said.index(': cannot') :]}; {needed}{free}") from error
 
 
 @contextmanager
@@ -19,14 +59,15 @@ def replaced(file: Path) -> Iterator[Path]:
 
     The folder is made if it is not there. When the block raises, what it wrote is removed and `file` stays as
     it was.
+
+    Raises:
+        CannotWrite: the disk took no more.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-    try:
+    with whole(aside, file):
         yield aside
         os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> Path:

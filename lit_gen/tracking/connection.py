@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
+from lit_gen.core.files import disk_failure
 from lit_gen.core.types import InputError
 from lit_gen.tracking.masking import MASK, masked_keys, split_user, without_secrets
 
@@ -130,4 +131,5 @@ def may_pass(error: Exception) -> bool:
         return error.error_code not in _REFUSALS and "not a database" not in str(error)
     if isinstance(error, SQLAlchemyError):
         return not isinstance(error, DBAPIError) or "not a database" not in str(error)
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)  # those of requests too
+    is_here = isinstance(error, FileNotFoundError) or disk_failure(error)
+    return isinstance(error, OSError) and not is_here  # those of requests too

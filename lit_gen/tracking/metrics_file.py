@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -14,7 +16,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_gen.core.files import write_text
+from lit_gen.core.files import CannotWrite, disk_failure, write_text
 from lit_gen.core.types import InputError
 
 _HEADER = "step,epoch,metric,value\n"
@@ -68,12 +70,22 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Brings all rows into the file."""
-        self._in_file = self.rows
+        """Brings all rows into the file.
+
+        Raises:
+            CannotWrite: the disk took no more; the file is as it was.
+        """
+        rows = self.rows
         # One write, so that a kill cuts at most one line, which the next run repairs.
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            file.write(_lines(self._waiting))
-        self._waiting = []
+        with self.path.open("ab", buffering=0) as file:
+            end, lines = file.tell(), _lines(self._waiting).encode()
+            try:
+                if file.write(lines) < len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError as error:
+                file.truncate(end)
+                raise CannotWrite(disk_failure(error) or str(error)) from error
+        self._in_file, self._waiting = rows, []
 
     def finalize(self, status: str) -> None:
         self.flush()

@@ -1,10 +1,12 @@
 """What a run leaves behind, and that a resumed one leaves the same."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,9 +17,10 @@ from processes import together
 from toys import ToyGenerator, make_data, make_trainer
 
 from callbacks.checkpoints import RunCheckpoints
-from callbacks.run_record import RunRecord
+from callbacks.run_record import RunRecord, status_of
 from callbacks.scoring import Scoring
 from lit_gen.core import checkpoint
+from lit_gen.core.files import disk_failure
 from lit_gen.core.stages import fit_stages
 from lit_gen.evaluation.board import Row
 from lit_gen.tracking.metrics_file import MetricsFile
@@ -63,7 +66,11 @@ def run(folder, *callbacks, loggers=(), resume=None, epochs=2, **settings):
         trainer.test(model, datamodule=data, verbose=False)
         saver.save(trainer, task)
 
-    fit_stages(trainer, model, data, ckpt_path=resume, after_task=after_task)
+    try:
+        fit_stages(trainer, model, data, ckpt_path=resume, after_task=after_task)
+    except BaseException as error:
+        record.finish(status_of(error), trainer)
+        raise
     record.finish("FINISHED")
     return trainer, model, record
 
@@ -184,6 +191,41 @@ def test_metrics_scores_and_weights_are_those_of_the_uninterrupted_run_after_a_k
             assert (copy / name).read_bytes() == (folder / name).read_bytes(), (moment, name)
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, expected[name]), (moment, name)
+
+
+@pytest.mark.parametrize("number", [0, 4, 9])
+def test_a_full_disk_fails_the_run_and_with_room_it_goes_on_to_the_same_end(
+    tmp_path, watched, monkeypatch, number
+):
+    """At one of the moments at which a file gets its name."""
+    whole, expected, _ = watched
+    replace, calls = os.replace, iter(range(1000))
+
+    def full(source, target):
+        if next(calls) == number:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError) as failure:
+        run(tmp_path, LogsAtTheEndOfAnEpoch(), epochs=1)
+    assert "cannot be written (No space left on device)" in disk_failure(failure.value)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "FAILED"
+    resume = checkpoint.read_newest(tmp_path).path if checkpoint.has_checkpoint(tmp_path) else None
+    _, model, _ = run(tmp_path, LogsAtTheEndOfAnEpoch(), resume=resume, epochs=1)
+    for name in ("metrics.csv", "scores.csv"):
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_summary_that_does_not_fit_makes_a_finished_run_a_failed_one(tmp_path, monkeypatch):
+    tracker, (_, _, record) = Mock(), run(tmp_path)
+    record._finished = None
+    monkeypatch.setattr(RunRecord, "_loggers", lambda self, kind: [tracker] if kind is TrackingLogger else [])
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded")))
+    with pytest.raises(OSError, match=r"summary\.json: cannot be written \(Disk quota exceeded\); about"):
+        record.finish("FINISHED")
+    assert tracker.finish.call_args.args[0] == "FAILED"
 
 
 @pytest.mark.parametrize(

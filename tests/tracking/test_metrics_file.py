@@ -3,7 +3,10 @@
 import csv
 import time
 
-from lit_gen.tracking.metrics_file import MetricsFile
+import pytest
+
+from lit_gen.core.files import CannotWrite
+from lit_gen.tracking.metrics_file import MetricsFile, read_metrics
 
 
 def rows(path):
@@ -74,3 +77,22 @@ def test_a_call_costs_microseconds(tmp_path):
     for step in range(1000):
         logger.log_metrics({"train/loss": 1.0, "train/kl": 2.0}, step)
     assert (time.perf_counter() - start) / 1000 < 1e-4
+
+
+def test_a_full_disk_leaves_no_half_row_and_nothing_is_lost(tmp_path):
+    resource = pytest.importorskip("resource")
+    file = MetricsFile(tmp_path, flush_seconds=1e9)
+    file.log_metrics({"a": 1.0}, 0)
+    file.flush()
+    before = (tmp_path / "metrics.csv").read_bytes()
+    file.log_metrics({"a": 2.0, "b": 3.0}, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(CannotWrite, match=r"metrics\.csv: cannot be written"):
+            file.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "metrics.csv").read_bytes() == before and file.rows == 3
+    file.flush()
+    assert [row[0::2] for row in read_metrics(tmp_path / "metrics.csv")] == [(0, "a"), (1, "a"), (1, "b")]
