@@ -16,7 +16,18 @@ from PIL import Image
 from datamodules.synthetic import SyntheticData
 from datamodules.unpaired import UnpairedData
 from lit_gen.__main__ import main
-from lit_gen.cli import CONF, analyse, choices, compare, evaluate, group_names, sample, train, translate
+from lit_gen.cli import (
+    CONF,
+    analyse,
+    choices,
+    compare,
+    evaluate,
+    group_names,
+    sample,
+    track,
+    train,
+    translate,
+)
 from lit_gen.cli.config import FIXED, Composed, build, compose, recompose
 from lit_gen.cli.help import verbs
 from lit_gen.cli.open_run import built_model, check_parts
@@ -131,6 +142,10 @@ def dry(monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "_trained", reached)
     monkeypatch.setattr(compare, "compose", first_alone)
     monkeypatch.setattr(compare, "_labels", reached)
+    monkeypatch.setattr(track, "_track", reached)
+    for name in ("my-run", "a", "b"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
 
 
 @pytest.mark.parametrize("command", commands())
@@ -150,6 +165,7 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
             "evaluate": evaluate,
             "analyse": analyse,
             "compare": compare,
+            "track": track,
         }
         words = [word.replace("out=horses", "out=new").replace("out=zebras", "out=new") for word in words]
         monkeypatch.setattr(Composed, "build", lambda *_, **__: reached())

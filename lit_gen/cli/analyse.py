@@ -110,12 +110,8 @@ def run(words: list[str]) -> int:
                 folder.rmdir()
             of_model = str(mistake).startswith(f"{first.context.name}:")
             raise InputError(f"ckpt={mistake}" if of_model else str(mistake)) from mistake
-        record = {
-            "what": what,
-            "seed": seed,
-            "settings": dataclasses.asdict(use),
-            "overrides": without_secrets(overrides),
-        }
+        record = {"what": what, "seed": seed, "settings": dataclasses.asdict(use)}
+        record |= {"overrides": without_secrets(overrides)}
         record |= {"ckpt": [str(each.stored.path) for each in group], "in": given, "table": found.table}
         files = [write_json(folder / f"{what}.json", record), *_write(found, folder, what, given)]
         if own.get("track"):
