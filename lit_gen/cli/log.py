@@ -7,9 +7,9 @@ import logging
 import warnings
 from pathlib import Path
 
-from hydra.utils import get_object
 from lightning.pytorch.loggers import Logger
 
+from lit_gen.cli.allowed import locate
 from lit_gen.cli.config import Composed
 
 _HINTS = (
@@ -59,6 +59,6 @@ def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -
         InputError: its arguments cannot be used.
     """
     node = composed.config["logger"]
-    known = inspect.signature(get_object(node["_target_"])).parameters if node else ()
+    known = inspect.signature(locate(node["_target_"])).parameters if node else ()
     given = {"folder": str(folder), "next_step": next_step}
     return composed.build("logger", **{name: value for name, value in given.items() if name in known})
