@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +18,7 @@ from lit_gen.__main__ import main
 from lit_gen.cli import CONF
 from lit_gen.cli.allowed import locate, trusting
 from lit_gen.cli.config import _asks_outside, build, compose, recompose
+from lit_gen.cli.open_run import open_run
 from lit_gen.core.checkpoint import read
 from lit_gen.core.types import InputError
 
@@ -148,17 +151,52 @@ def hostile(marker: Path) -> list[dict[str, object]]:
     ]
 
 
-@pytest.mark.parametrize("number", range(6))
-def test_a_hostile_checkpoint_is_refused_at_every_door(run, tmp_path, marker, package, number):
-    ckpt = changed(run, tmp_path / "hostile.ckpt", **hostile(marker)[number])
-    with pytest.raises(InputError):
-        lit_gen.load(ckpt)
+def test_a_hostile_checkpoint_is_refused_at_every_door(run, tmp_path, marker, package):
+    ckpt = tmp_path / "hostile.ckpt"
+    for values in hostile(marker):
+        with pytest.raises(InputError):
+            lit_gen.load(changed(run, ckpt, **values))
     for words in (
-        ["sample", f"ckpt={ckpt}", f"out={tmp_path}/a.png"],
-        ["evaluate", f"ckpt={ckpt}"],
-        ["analyse", f"ckpt={ckpt}", "what=map", f"out={tmp_path}/maps"],
+        ["sample", f"out={tmp_path}/a.png"],
+        ["evaluate"],
+        ["analyse", "what=map", f"out={tmp_path}/maps"],
+        ["compare", f"runs={changed(run, tmp_path / 'last.ckpt', **hostile(marker)[0]).parent}", "out=x"],
     ):
-        assert main(words) == 2, words
+        given = [] if words[0] == "compare" else [f"ckpt={ckpt}"]
+        assert main([*words, *given]) == 2, words
+    assert not marker.exists()
+
+
+class Harm:
+    """Unpickled, it touches a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_no_file_that_is_read_back_runs_code(run, tmp_path, marker):
+    """Weights, archives, caches and configurations; those of CIFAR have a test of their own."""
+    torch.save({"conv": Harm(marker), "state_dict": Harm(marker)}, tmp_path / "weights.pth")
+    np.savez(tmp_path / "images.npz", image=np.array([Harm(marker)], dtype=object))
+    for extractor in ("lenet_digits", "inception"):
+        words = [f"extractor={extractor}", f"extractor.weights={tmp_path}/weights.pth"]
+        assert main(["evaluate", f"ckpt={run}", *words]) == 2
+    archive = tmp_path / "images.npz"
+    assert main(["evaluate", f"real={archive}", f"fake={archive}", "extractor=lenet_digits"]) == 2
+    assert main(["sample", f"ckpt={tmp_path}/weights.pth", f"out={tmp_path}/a.png"]) == 2
+    shutil.copytree(run, tmp_path / "run")
+    np.savez(tmp_path / "run" / "split" / "digests.npz", train_image=np.array([Harm(marker)], dtype=object))
+    with pytest.raises(ValueError, match=r"[Pp]ickle|digests"):
+        open_run(str(tmp_path / "run"))
+    with pytest.raises((yaml.YAMLError, InputError)):
+        (tmp_path / "bare").mkdir()
+        text = f"a: !!python/object/apply:os.system ['touch {marker}']"
+        (tmp_path / "bare" / "config.yaml").write_text(text)
+        if main(["train", f"resume={tmp_path}/bare"]) == 2:
+            raise InputError
     assert not marker.exists()
 
 
