@@ -20,6 +20,7 @@ Every name below is imported when it is first asked for.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,16 +89,22 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def load(path: str | Path) -> LitModel:
+def load(path: str | Path, trust: Sequence[str] = ()) -> LitModel:
     """The model of a checkpoint or of a run folder, ready to use: `lit_gen.load("runs/...").sample(64)`.
 
     It is rebuilt from the configuration inside the checkpoint, on the CPU and in evaluation mode.
 
+    Args:
+        trust: names of packages of your own whose classes and functions the configuration may build.
+
     Raises:
-        InputError: the file is missing, damaged or not a checkpoint of this program.
+        InputError: the file is missing, damaged or not a checkpoint of this program, or asks for what it may
+            not build.
     """
     # Not at the top: the command line's --help must not wait for torch.
+    from lit_gen.cli.allowed import trusting
     from lit_gen.cli.open_run import rebuild
     from lit_gen.core.checkpoint import read
 
-    return rebuild(read(path)).module
+    with trusting(trust):
+        return rebuild(read(path)).module

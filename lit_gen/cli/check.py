@@ -9,11 +9,8 @@ make what the hint asks for? Where that is not known, and where a hint says noth
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
 import json
-import pkgutil
 import re
 import types
 import typing
@@ -26,12 +23,13 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
 from lit_gen.cli import did_you_mean
+from lit_gen.cli.allowed import locate
 from lit_gen.cli.ranges import AtLeast0, narrower, too_large
 from lit_gen.core.types import InputError, Positive
 
 MOST = 2**32 - 1
 """The largest whole number that is taken: what generators of torch and numpy count to."""
-_SPECIAL = {"_target_": str, "_partial_": bool, "_recursive_": bool, "_convert_": str, "_args_": list}
+_SPECIAL = {"_target_": str, "_partial_": bool, "_args_": list}
 _MOST_PROBLEMS = 8
 _NO_NAN = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 _TOP = {
@@ -164,31 +162,6 @@ class Signature(NamedTuple):
 
     parameters: dict[str, Parameter]
     is_open: bool  # takes further names that cannot be known
-
-
-def locate(path: Any) -> Callable[..., Any]:
-    """The class or function at a dotted path.
-
-    Raises:
-        InputError: there is none; an ImportError inside an existing module is not caught.
-    """
-    parts = path.split(".") if isinstance(path, str) else []
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise InputError(f"expected a dotted path such as lit_gen.families.vae.VAE, got {path}")
-    if importlib.util.find_spec(parts[0]) is None:
-        raise InputError(f"{path}: there is no package {parts[0]!r}.")
-    found: Any = importlib.import_module(parts[0])
-    for depth, part in enumerate(parts[1:], 1):
-        way, inside = ".".join(parts[:depth]), getattr(found, "__path__", None)
-        if not hasattr(found, part) and inside and importlib.util.find_spec(f"{way}.{part}"):
-            importlib.import_module(f"{way}.{part}")
-        if not hasattr(found, part):
-            names = [*dir(found), *(module.name for module in pkgutil.iter_modules(inside or ()))]
-            raise InputError(f"{path}: {way} has no {part!r}.{did_you_mean(part, names)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(f"{path} is a {type(found).__name__}; a target is a class or a function.")
-    return found
 
 
 @functools.cache

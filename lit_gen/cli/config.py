@@ -1,12 +1,13 @@
 """From config groups and words of the command line to one checked config, and from its nodes to objects.
 
 Hydra's compose API, not `hydra.main`: that one relaunches sweeps in every process and moves folders. Hydra
-gets the words that choose files. Its `instantiate` builds the objects, because configs also come from
-checkpoints and it refuses targets such as `os.remove`.
+gets the words that choose files. Its `instantiate` is not used: configs also come from checkpoints, it builds
+whatever it does not know to be harmful, and it resolves once more what a config holds.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,18 +20,24 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.errors import HydraException
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
+from lit_gen.cli.allowed import locate
 from lit_gen.cli.check import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
 from lit_gen.core.types import InputError
 
+_INSIDE = re.compile(r"\$\{(\.*\w[\w.\[\]-]*|times:[^${}]*|oc\.env:LIT_GEN_DATA,[^${}]*)\}")
 # ${times:2,${..latent_size}}
 OmegaConf.register_new_resolver("times", lambda *factors: math.prod(factors), replace=True)
 
@@ -79,6 +86,8 @@ def recompose(
 ) -> Composed:
     """Lays words over a checkpoint's config. A group's file replaces what the group gave.
 
+    A stored value that asks for what is outside, such as ${oc.env:TOKEN}, is a missing one.
+
     Args:
         source: `Composed.source` as it was stored; not changed.
         refused: top-level keys that belong to the checkpoint, such as "model".
@@ -99,7 +108,9 @@ def recompose(
     _each(accept, overrides)
     groups = group_names(conf)
     replaced = {word.key for word in overrides} & set(groups)
-    kept = {key: value for key, value in source.items() if key not in (*replaced, "choices")}
+    # What is called hydra or defaults would tell Hydra where to look for files.
+    left_out = (*replaced, "choices", "hydra", "defaults")
+    kept = _without_outside({key: value for key, value in source.items() if key not in left_out})
     # With every group in its list, so that a file may choose what belongs to it, as data its extractor.
     listed = dict.fromkeys([*default_choices(conf / "train.yaml"), *groups])
     node = kept | {"defaults": ["_self_", *({group: None} for group in listed)]}
@@ -118,7 +129,33 @@ def _checked(source: dict[str, Any], choices: dict[str, str]) -> Composed:
     source = source | {"choices": choices}
     config = _resolved(source)
     check(config, source)
-    return Composed(config, source, choices)
+    return Composed(config, _without_outside(source, config), choices)
+
+
+def _without_outside(source: Any, config: Any = "???") -> Any:
+    """A copy of a config before interpolation in which nothing asks for what is outside of it.
+
+    Args:
+        config: the same, resolved, whose values are taken there; "???": they are missing then.
+    """
+    if isinstance(source, dict | list):
+        pairs = source.items() if isinstance(source, dict) else enumerate(source)
+        values = [
+            (key, _without_outside(value, config if config == "???" else config[key])) for key, value in pairs
+        ]
+        return dict(values) if isinstance(source, dict) else [value for _, value in values]
+    return config if _asks_outside(source) else source
+
+
+def _asks_outside(value: Any) -> bool:
+    """Whether a text has an interpolation other than of keys, ${times:...} and the folder of data sets.
+
+    Inner ones are taken out first: ${${a}:TOKEN} has the name of its resolver from elsewhere.
+    """
+    before, text = "", value if isinstance(value, str) else ""
+    while text != before:
+        before, text = text, re.sub(_INSIDE, "x", text)
+    return "${" in text
 
 
 def _laid_over(
@@ -224,8 +261,10 @@ def _choice(word: Word, conf: Path) -> str | None:
 def _resolved(source: dict[str, Any]) -> dict[str, Any]:
     try:
         return OmegaConf.to_container(OmegaConf.create(source), resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise InputError(f"{error.full_key}: a value must be given: {error.full_key}=...") from error
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
+        asked = re.search(r"resolving interpolation: Missing mandatory value: (\S+)", str(error))
+        key = asked[1] if asked else error.full_key
+        raise InputError(f"{key}: a value must be given: {key}=...") from error
     except InterpolationKeyError as error:
         missing, keys = str(error).split("'")[1], list(all_keys(source))
         parent = missing.rpartition(".")[0]
@@ -256,12 +295,22 @@ def build(node: Any, name: str, **given: Any) -> Any:
     """
     if not node:
         return None
-    node = _with_plain_functions(node)
+    if isinstance(node, list):
+        return [_part(each, f"{name}.{number}") for number, each in enumerate(node)]
+    values = {key: _part(each, f"{name}.{key}") for key, each in node.items()}
+    if "_target_" not in node:
+        return values
+    target, args = values.pop("_target_"), values.pop("_args_", [])
     with plain_errors(name, node), WithinMemory():
-        if given:
-            # Through a partial: what instantiate is given becomes part of a config, and is copied on the way.
-            return instantiate({**node, "_partial_": True}, _convert_="all")(**given)
-        return instantiate(node, _convert_="all") if isinstance(node, dict) else instantiate(node)
+        target, is_partial = locate(target), values.pop("_partial_", False)
+        if given or not is_partial:
+            return target(*args, **values, **given)
+        # Without arguments as it is: a loss is called in every step, and a partial takes its time.
+        return functools.partial(target, *args, **values) if args or values else target
+
+
+def _part(node: Any, name: str) -> Any:
+    return build(node, name) if node and isinstance(node, dict | list) else node
 
 
 @contextmanager
@@ -270,18 +319,13 @@ def plain_errors(name: str, node: Any = None) -> Iterator[None]:
 
     A message that begins with one of the arguments becomes "name.argument=...", one that begins with a whole
     key stays as it is. Where memory does not suffice, the largest number of the node is named. Other
-    exceptions leave as they were, without Hydra's wrapping.
+    exceptions leave as they were.
     """
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
+        cause, text = error, str(error)
         largest = max(_numbers(node, name), default=None)
-        if isinstance(error, InstantiationException):
-            full_key = str(error).partition("full_key: ")[2].strip()
-            name = f"{name}.{full_key}" if full_key else name
-            cause = error.__cause__ or InputError(f"{name}: {_first_lines(error)}")  # or Hydra's own refusal
-        text = str(cause)
         if is_beyond_memory(cause):
             cause = OutOfMemory(f"this takes more memory than there is ({_first_lines(cause)}).")
         if isinstance(cause, OutOfMemory):
@@ -297,9 +341,7 @@ def plain_errors(name: str, node: Any = None) -> Iterator[None]:
         if isinstance(cause, _MISTAKES) and not (isinstance(cause, InputError) and is_whole):
             is_argument = first and first[2] and first[2].endswith("=")
             raise InputError(f"{name}{'.' if is_argument else ': '}{text}") from cause
-        if cause is error:
-            raise
-        raise cause from cause.__cause__
+        raise
 
 
 def _numbers(node: Any, key: str) -> Iterator[tuple[int, str]]:
@@ -309,21 +351,6 @@ def _numbers(node: Any, key: str) -> Iterator[tuple[int, str]]:
     parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, part in parts:
         yield from _numbers(part, f"{key}.{name}")
-
-
-def _with_plain_functions(node: Any) -> Any:
-    """Names our own functions as they are, where a node would wrap one into a partial without arguments.
-
-    Hydra checks a partial's target again at every call, which a loss is in every step.
-    """
-    if isinstance(node, list):
-        return [_with_plain_functions(part) for part in node]
-    if not isinstance(node, dict):
-        return node
-    target = str(node.get("_target_", ""))
-    if set(node) == {"_target_", "_partial_"} and node["_partial_"] and target.startswith("lit_gen.losses."):
-        return {"_target_": "hydra.utils.get_method", "path": target}
-    return {key: _with_plain_functions(part) for key, part in node.items()}
 
 
 def _first_lines(error: Exception) -> str:

@@ -25,7 +25,8 @@ keys:
   model.beta=0.5          sets one value of it
   callbacks=[default,ema] takes several files of one group
   +logger.tags.note=x     adds a key that is not there
-  ~key                    removes one"""
+  ~key                    removes one
+  trust=my_package        lets configurations build what this package of yours defines"""
 
 
 class UnknownGroup(Exception):

@@ -7,9 +7,9 @@ import logging
 import warnings
 from pathlib import Path
 
-from hydra.utils import get_object
 from lightning.pytorch.loggers import Logger
 
+from lit_gen.cli.allowed import locate
 from lit_gen.cli.config import Composed, build
 from lit_gen.tracking.connection import with_secrets
 from lit_gen.tracking.masking import without_secrets
@@ -76,6 +76,6 @@ def run_logger(composed: Composed, folder: Path, next_step: int | None = None) -
         InputError: its arguments cannot be used, or a secret of a stored configuration was not given again.
     """
     node = with_secrets(composed.config)["logger"]
-    known = inspect.signature(get_object(node["_target_"])).parameters if node else ()
+    known = inspect.signature(locate(node["_target_"])).parameters if node else ()
     given = {"folder": str(folder), "next_step": next_step}
     return build(node, "logger", **{name: value for name, value in given.items() if name in known})

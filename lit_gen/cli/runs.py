@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import lit_gen.__main__
+from lit_gen.cli.allowed import trusted
 from lit_gen.cli.config import compose
 from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder
 from lit_gen.core.checkpoint import read_newest
@@ -169,7 +170,8 @@ def _train(words: Sequence[str], text: Path) -> int:
     context = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":
         context.set_forkserver_preload(["lit_gen.cli.train", __name__])
-    process = context.Process(target=_run_alone, args=(["train", *words], str(text)))
+    trust = [f"trust={name}" for name in trusted()]
+    process = context.Process(target=_run_alone, args=(["train", *words, *trust], str(text)))
     with _told_to_stop():
         process.start()
         try:

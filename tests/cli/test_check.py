@@ -12,9 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lit_gen.cli.allowed import trusting
 from lit_gen.cli.check import check, fits, mismatch, signature_of
 from lit_gen.core import memory
 from lit_gen.core.types import ImageSpec, InputError
+
+
+@pytest.fixture(autouse=True)
+def own_targets():
+    with trusting([__name__]):
+        yield
 
 
 class Shape(Protocol):
@@ -153,7 +160,7 @@ def test_every_mistake_is_named_by_its_key_in_one_message():
     [
         ("torch.nn.Linaer", ["model._target_", "torch.nn has no 'Linaer'", "Did you mean Linear?"]),
         ("lit_gen.core.typse.ImageSpec", ["lit_gen.core has no 'typse'", "Did you mean types?"]),
-        ("nowhere_at_all.Model", ["no package 'nowhere_at_all'"]),
+        ("nowhere_at_all.Model", ["no package 'nowhere_at_all'", "trust=nowhere_at_all"]),
         ("Linear", ["expected a dotted path"]),
         ("lit_gen.core.types", ["is a module"]),
         (3, ["expected a dotted path", "got 3"]),

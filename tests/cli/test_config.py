@@ -9,8 +9,20 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_gen.cli.allowed import trusting
 from lit_gen.cli.config import FIXED, build, compose, plain_errors, recompose
 from lit_gen.core.types import InputError
+
+
+def keep(**parts: object) -> dict[str, object]:
+    return parts
+
+
+@pytest.fixture(autouse=True)
+def own_targets():
+    with trusting([__name__]):
+        yield
+
 
 FILES = {
     "train": """
@@ -55,7 +67,7 @@ defaults: [/net@_here_: few, _self_]
 _target_: torch.nn.Linear
 in_features: ${data.size}
 """,
-    "model/tower": "{defaults: [narrow@inner, _self_], _target_: builtins.dict}",
+    "model/tower": f"{{defaults: [narrow@inner, _self_], _target_: {__name__}.keep}}",
     "net/few": "out_features: 2",
     "net/many": "out_features: 20",
     "data/small_linear": "defaults: [small, override /logger@_global_.logger: csv]",
@@ -246,7 +258,7 @@ def test_build_makes_plain_containers_and_hands_given_objects_over_uncopied(conf
     layer = torch.nn.Identity()
     made = build({"_target_": "torch.nn.Sequential", "_args_": []}, "x")
     assert len(made) == 0
-    node = {"_target_": "builtins.dict", "sizes": [1, {"a": 2}]}
+    node = {"_target_": f"{__name__}.keep", "sizes": [1, {"a": 2}]}
     made = build(node, "x", layer=layer, layers=[layer])
     assert type(made["sizes"]) is list and type(made["sizes"][1]) is dict
     assert made["layer"] is layer and made["layers"][0] is layer
@@ -270,7 +282,7 @@ def raise_it(kind: str, text: str = "too many") -> None:
 def test_what_a_constructor_refuses_is_the_users_mistake_with_the_nodes_key(kind, text, said):
     node = {"_target_": f"{__name__}.raise_it", "kind": kind, "text": text}
     with pytest.raises(InputError) as caught:
-        build({"_target_": "builtins.dict", "part": node}, "model")
+        build({"_target_": f"{__name__}.keep", "part": node}, "model")
     assert str(caught.value) == said
     with pytest.raises(InputError) as caught:
         build({"_target_": f"{__name__}.raise_it", "kind": kind}, "model", text=text)
