@@ -10,8 +10,8 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lit_gen.core.checkpoint import LAST, PREVIOUS
-from lit_gen.core.files import replaced
+from lit_gen.core.checkpoint import LAST, PREVIOUS, WRITING
+from lit_gen.core.files import is_whole, replaced
 from lit_gen.core.lightning_internals import log_epoch_now
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import Task
@@ -46,14 +46,15 @@ class RunCheckpoints(Checkpoint):
     def save(self, trainer: Trainer, task: Task | None = None) -> None:
         """Writes `last.ckpt`, and with a task `task-<k>.ckpt` beside it. Collective."""
         folder = self.folder(trainer)
-        fresh, last = folder / "writing.ckpt", folder / LAST
+        fresh, last = folder / WRITING, folder / LAST
         trainer.save_checkpoint(fresh)
         if trainer.is_global_zero:
             with fresh.open("rb") as file:
                 os.fsync(file.fileno())
             if task is not None:
                 _name_too(fresh, folder / f"task-{task.index}.ckpt")
-            if last.exists():
+            # A damaged one that was there when the run went on takes the place of no good one.
+            if last.exists() and (self._written >= 0 or is_whole(last)):
                 os.replace(last, folder / PREVIOUS)
             os.replace(fresh, last)
         self._written = time.monotonic()

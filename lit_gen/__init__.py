@@ -97,7 +97,6 @@ def load(path: str | Path) -> LitModel:
         InputError: the file is missing, damaged or not a checkpoint of this program.
     """
     # Not at the top: the command line's --help must not wait for torch.
-    from lit_gen.cli.open_run import rebuild
-    from lit_gen.core.checkpoint import read
+    from lit_gen.cli.open_run import read_own, rebuild
 
-    return rebuild(read(path)).module
+    return rebuild(read_own(path)).module
