@@ -106,7 +106,7 @@ def main() -> None:
     given = options(
         kinds="vae,wgan_gp,r3gan,flow", root="data", seed=0, minutes="2,5,10,20,30", out="runs/minutes"
     )
-    out, minutes = Path(given["out"]), [float(each) for each in given["minutes"].split(",")]
+    out, minutes = Path(given["out"]), [float(each) for each in str(given["minutes"]).split(",")]
     log_to(None)
     for kind in given["kinds"].split(","):
         name = f"{kind}-seed-{given['seed']}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lit_gen.core.checkpoint import LAST, PREVIOUS
-from lit_gen.core.files import replaced, whole
+from lit_gen.core.checkpoint import LAST, PREVIOUS, WRITING
+from lit_gen.core.files import is_whole, replaced, whole
 from lit_gen.core.lightning_internals import log_epoch_now
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import Task
@@ -46,7 +46,7 @@ class RunCheckpoints(Checkpoint):
     def save(self, trainer: Trainer, task: Task | None = None) -> None:
         """Writes `last.ckpt`, and with a task `task-<k>.ckpt` beside it. Collective."""
         folder = self.folder(trainer)
-        fresh, last = folder / "writing.ckpt", folder / LAST
+        fresh, last = folder / WRITING, folder / LAST
         with whole(fresh, last):
             trainer.save_checkpoint(fresh)
             if trainer.is_global_zero:
@@ -55,7 +55,8 @@ class RunCheckpoints(Checkpoint):
         if trainer.is_global_zero:
             if task is not None:
                 _name_too(fresh, folder / f"task-{task.index}.ckpt")
-            if last.exists():
+            # A damaged one that was there when the run went on takes the place of no good one.
+            if last.exists() and (self._written >= 0 or is_whole(last)):
                 os.replace(last, folder / PREVIOUS)
             os.replace(fresh, last)
         self._written = time.monotonic()

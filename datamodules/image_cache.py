@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from lit_gen.core.types import InputError
 log = logging.getLogger(__name__)
 
 _IN_MEMORY = 2**30  # bytes; a larger cache is mapped, and its pages are shared by all processes
+_BLOCK = 2**24  # bytes
 
 
 class Decoding(NamedTuple):
@@ -94,11 +96,13 @@ def cached_images(paths: Sequence[str], root: Path, how: Decoding, cache: str | 
     name = f"{_key(paths, root, how)}.npy"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [root / ".lit_gen_cache", home / "lit_gen"] if cache is None else [Path(cache)]
-    file = next((folder / name for folder in folders if (folder / name).exists()), None)
+    file = next((folder / name for folder in folders if _is_whole(folder / name)), None)
     if file is None:
         file = _first_writable(folders) / name
         with FileLock(f"{file}.lock"):
-            if not file.exists():
+            if not _is_whole(file):
+                if file.exists():
+                    log.warning("%s: the cache is damaged, or of an older version; made again", file)
                 log.info("decoding %d pictures of %s into %s", len(paths), root, file)
                 _write(paths, how, file)
     # Copy-on-write: torch takes read-only arrays with a warning, and nothing ever reaches the file.
@@ -113,6 +117,34 @@ def _write(paths: Sequence[str], how: Decoding, target: Path) -> None:
             if pixels is not None:
                 array[place] = pixels
         array.flush()
+        checksum = _checksum(aside, aside.stat().st_size)
+        with aside.open("ab") as file:
+            file.write(checksum)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a cache is there and as it was written: four bytes behind the array are its CRC-32."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return False
+    return _has_its_checksum(file, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)  # a run asks several times
+def _has_its_checksum(file: Path, size: int, changed: int) -> bool:
+    with file.open("rb") as content:
+        content.seek(max(0, size - 4))
+        return size > 4 and content.read() == _checksum(file, size - 4)
+
+
+def _checksum(file: Path, size: int) -> bytes:
+    """Of the first bytes of a file."""
+    value = 0
+    with file.open("rb") as content:
+        while size > 0 and (block := content.read(min(size, _BLOCK))):
+            value, size = zlib.crc32(block, value), size - len(block)
+    return value.to_bytes(4, "little")
 
 
 def _key(paths: Sequence[str], root: Path, how: Decoding) -> str:

@@ -99,8 +99,15 @@ class LoadedStream(LightningDataModule):
         if not self.is_saved(folder):
             return []
         self.read_once()
-        with np.load(folder / _DIGESTS) as file:
-            before = dict(file)
+        file = folder / _DIGESTS
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                before = dict(archive)
+        except Exception as error:  # zipfile and numpy raise a dozen kinds, by where the file is damaged
+            raise InputError(
+                f"{file}: is damaged ({error}), and the data cannot be compared with those of the run. "
+                "Put it back, or remove it to go on without"
+            ) from error
         now = {f"{s}_{n}": part.digests() for s in ("train", "test") for n, part in self.parts(s).items()}
         lines, nothing = [], np.zeros(0, np.uint64)
         for name in before | now:

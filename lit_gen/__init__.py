@@ -103,8 +103,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> LitModel:
     """
     # Not at the top: the command line's --help must not wait for torch.
     from lit_gen.cli.allowed import trusting
-    from lit_gen.cli.open_run import rebuild
-    from lit_gen.core.checkpoint import read
+    from lit_gen.cli.open_run import read_own, rebuild
 
     with trusting(trust):
-        return rebuild(read(path)).module
+        return rebuild(read_own(path)).module

@@ -7,9 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_runs import TINY, weights
 
+import lit_gen
 from lit_gen.__main__ import main
 
 FOLDERS = [
@@ -96,3 +98,51 @@ def test_a_folder_in_which_nothing_was_trained_is_used_again(tmp_path, monkeypat
     assert json.loads((folder / "summary.json").read_text())["status"] == "FINISHED"
     assert main(words) == 2 and "already holds another run" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_is_damaged_in_a_run_folder_is_named_and_nothing_is_changed(stopped, capsys):
+    whole = content(stopped)
+
+    def refused(name: str, damaged: bytes | None, *gone: str) -> str:
+        for other, data in whole.items():
+            (stopped / other).write_bytes(data)
+        for other in gone:
+            (stopped / other).unlink()
+        (stopped / name).unlink() if damaged is None else (stopped / name).write_bytes(damaged)
+        before = content(stopped)
+        assert main(["train", f"resume={stopped}"]) == 2
+        after = content(stopped)
+        assert {name for name in before | after if before.get(name) != after.get(name)} <= {"log.txt"}
+        return capsys.readouterr().err
+
+    checkpoint = "checkpoints/previous.ckpt"
+    for name, gone in {
+        "metrics.csv": (),
+        "split/digests.npz": (),
+        "start.json": (),
+        "config.yaml": ("start.json", checkpoint, "scores.csv"),
+        checkpoint: (),
+    }.items():
+        data = whole[name]
+        for damaged in (b"", data[: len(data) // 2], data[:70] + bytes(64) + data[134:]):
+            said = refused(name, damaged, *gone)
+            assert name in said and "damaged" in said, said
+    assert "its checkpoints are gone" in refused(checkpoint, None)
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_the_keys_that_differ(stopped, capsys):
+    file = stopped / "checkpoints" / "previous.ckpt"
+    state = torch.load(file, weights_only=True)
+    config = state["lit_gen"]["config"]
+    config["trainer"] = config["trainer"] | {"devices": 2}  # which may differ, as where the folder lies
+    config["output_dir"] = "elsewhere"
+    torch.save(state, file)
+    assert lit_gen.load(stopped).latent_size == 2
+    config["model"] = config["model"] | {"latent_size": 3}
+    torch.save(state, file)
+    for verb in (["train", f"resume={stopped}"], ["sample", f"ckpt={stopped}", f"out={stopped}/out"]):
+        assert main(verb) == 2
+        assert "model.latent_size=3, the run has 2" in capsys.readouterr().err
+    (stopped / "start.json").unlink()
+    assert main(["train", f"resume={stopped}"]) == 2
+    assert "model.latent_size=3, the run has 2" in capsys.readouterr().err

@@ -35,6 +35,8 @@ from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv
 from lit_gen.evaluation.uses.probe import Probe
 
+log = logging.getLogger(__name__)
+
 HELP = """lit-gen compare models=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
 lit-gen compare experiments=NAME,... out=FOLDER [seeds=0,1] [epochs=N | minutes=M] [KEY=VALUE ...]
 lit-gen compare runs=RUN,... out=FOLDER [KEY=VALUE ...]
@@ -194,7 +196,10 @@ def _kept(file: Path, about: dict[str, Any]) -> dict[str, float] | None:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         return known["values"] if known["about"] == about else None
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s cannot be read; measured again", file)
         return None
 
 

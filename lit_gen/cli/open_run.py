@@ -13,6 +13,7 @@ import torch
 
 from callbacks.ema import use_average
 from lit_gen.cli.config import CHOSEN_ONCE, FIXED, Composed, plain_errors, recompose
+from lit_gen.cli.run_folder import START, RunFolder
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
@@ -43,6 +44,18 @@ class Opened(NamedTuple):
     moment: str  # "" for the newest checkpoint, "task-2" for task-2.ckpt
 
 
+def read_own(path: str | Path) -> Stored:
+    """A checkpoint file, or the newest one of a run folder, which must be of that run.
+
+    Raises:
+        InputError: it cannot be read, or is of another run.
+    """
+    stored, folder = read(path), RunFolder(Path(path).absolute())
+    if (folder.path / START).is_file():
+        folder.refuse_foreign(stored)
+    return stored
+
+
 def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> Rebuilt:
     """Lays the words over the stored configuration, builds the model and loads its weights.
 
@@ -59,11 +72,10 @@ def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> R
         module.to(device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={device}: cannot be used ({str(error).splitlines()[0]})") from error
-    stage = stored.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
     stream = composed.config["stream"]
-    current_task = stream["num_tasks"] - 1 if stream["joint"] else stage
+    current_task = stream["num_tasks"] - 1 if stream["joint"] else stored.stage
     counts = tuple(map(tuple, stored.record.get("label_counts", ())[: current_task + 1]))
-    return Rebuilt(composed, module.eval(), stage, current_task, counts)
+    return Rebuilt(composed, module.eval(), stored.stage, current_task, counts)
 
 
 def built_model(composed: Composed) -> LitModel:
@@ -148,7 +160,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     Raises:
         InputError: the checkpoint, a word or the device cannot be used.
     """
-    stored = read(path)
+    stored = read_own(path)
     if isinstance(threads := stored.record.get("cpu_threads"), int):
         torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
     composed, module, stage, current_task, _ = rebuild(stored, words, device=device)

@@ -8,10 +8,13 @@ import logging
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.files import writable_folder, write_text
@@ -22,6 +25,9 @@ CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "
 _BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
 _BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
 """All that a run writes before its first checkpoint."""
+MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
+"""Keys of a run that may be others when it is resumed."""
+_MOST_NAMED = 4
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,8 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run reached its end; summary.json of a killed or failed one says so itself."""
         try:
-            return json.loads((self.path / SUMMARY).read_text(encoding="utf-8")).get("status") == "FINISHED"
-        except (OSError, ValueError):
+            return json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))["status"] == "FINISHED"
+        except (OSError, ValueError, LookupError, TypeError):
             return False
 
     def read_start(self) -> dict[str, Any]:
@@ -49,11 +55,56 @@ class RunFolder:
         """
         file = self.path / START
         try:
-            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        except ValueError as error:
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        except (ValueError, TypeError) as error:
             raise InputError(
-                f"{file}: is no valid JSON ({error}); resume from a checkpoint file instead"
+                f"{file}: is damaged ({error}); remove it, {CONFIG} beside it says the same"
             ) from error
+
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml: the configuration with every interpolation done.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        file = self.path / CONFIG
+        try:
+            text = file.read_text(encoding="utf-8")
+            config = yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:200]
+        else:
+            # "choices" comes last, and its last line is whole.
+            if isinstance(config, dict) and isinstance(config.get("choices"), dict) and text[-1] == "\n":
+                return config
+            reason = "it is cut"
+        raise InputError(
+            f"{file}: is damaged ({reason}). Put it back, or train again with another output_dir="
+        )
+
+    def refuse_foreign(self, stored: Stored) -> None:
+        """Compares a checkpoint's configuration with that of the run, but for what may change.
+
+        Raises:
+            InputError: it is of another run; names the first keys that differ.
+        """
+        own, known = self.read_start().get("source"), dict(_leaves(stored.config))
+        is_exact = own is not None
+        own = dict(_leaves(own if is_exact else self.read_config()))
+        # config.yaml has what an interpolation gave.
+        keys = dict.fromkeys([*own, *known]) if is_exact else [k for k in known if "${" not in str(known[k])]
+        differing = [
+            f"{key}={known.get(key, 'null')}, the run has {own.get(key, 'null')}"
+            for key in keys
+            if own.get(key, "null") != known.get(key, "null") and not _is_free(key)
+        ]
+        if differing:
+            raise InputError(
+                f"checkpoint {stored.path}: is of another run than {self.path}: "
+                f"{'; '.join(differing[:_MOST_NAMED])}"
+                + (f"; and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else "")
+                + ". Nothing was changed. Put the run's own checkpoint back, or name another one of its own."
+            )
 
     def write_start(self, **values: Any) -> None:
         """Adds to start.json."""
@@ -118,16 +169,36 @@ class RunFolder:
             summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
             metrics = self.path / METRICS
             rows = len(metrics.read_text(encoding="utf-8").splitlines()) - 1 if metrics.exists() else 0
-        except (OSError, ValueError):
+            status = summary["status"]
+        except (OSError, ValueError, LookupError, TypeError):
             return False  # without a summary it may be running
         kept = [*self.path.iterdir(), *self.path.glob("checkpoints/*"), *self.path.glob("samples/*")]
         names = {file.name for file in kept}
-        return summary.get("status") in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
+        return status in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
 
     def _empty(self) -> None:
         for name in _BEFORE_A_STEP:
             file = self.path / name
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+
+
+def may_change(key: str) -> bool:
+    """Whether a resumed run may have another value there."""
+    return any(f"{key}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+
+
+def _is_free(key: str) -> bool:
+    """Whether a run's checkpoint may have another value there: the run was moved, or resumed otherwise."""
+    return key == "output_dir" or may_change(key.removeprefix("choices."))
+
+
+def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values, as JSON, which knows no tuples and no keys that are numbers."""
+    if isinstance(values, dict) and values:
+        for name, value in values.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, json.dumps(values, default=str)
 
 
 def rank() -> int:

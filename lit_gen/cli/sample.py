@@ -15,9 +15,8 @@ from torch import Tensor
 
 from lit_gen.cli.config import plain_errors
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import Rebuilt, rebuild
+from lit_gen.cli.open_run import Rebuilt, read_own, rebuild
 from lit_gen.cli.words import own_words
-from lit_gen.core.checkpoint import read
 from lit_gen.core.files import new_or_empty, replaced
 from lit_gen.core.images import grid, to_uint8
 from lit_gen.core.memory import refuse_beyond_memory
@@ -75,12 +74,12 @@ def run(words: list[str]) -> int:
     log_to(None, logging.WARNING)
     own, others = own_words(words, _OWN, needed=("ckpt", "out"), others=("sampler",))
     _check_out(own["out"])
-    rebuilt = rebuild(read(own["ckpt"]), others, device=own.get("device", "cpu"))
+    rebuilt = rebuild(read_own(own["ckpt"]), others, device=own.get("device", "cpu"))
     module, count = rebuilt.module, own.get("n", 64)
     if not isinstance(module, LitGenerator):
         raise InputError(f"ckpt={own['ckpt']}: {type(module).__name__} draws no images")
     if "denoiser" in own:
-        other = rebuild(read(own["denoiser"]), device=own.get("device", "cpu")).module
+        other = rebuild(read_own(own["denoiser"]), device=own.get("device", "cpu")).module
         with plain_errors("denoiser"):
             module.sampler = joined(module, other)
     refuse_beyond_memory(count * math.prod(module.spec.shape), f"n={count}: that many images")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -22,7 +21,16 @@ from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, 
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model, check_parts
-from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank
+from lit_gen.cli.run_folder import (
+    CONFIG,
+    MAY_CHANGE,
+    SUMMARY,
+    RunFolder,
+    found_folder,
+    may_change,
+    new_folder,
+    rank,
+)
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
@@ -62,7 +70,6 @@ Examples
 
 log = logging.getLogger(__name__)
 
-_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")  # of a resumed run
 # Whatever order the user names them in: the switch seeds before anything draws; averages are in the model
 # before anything looks at it; scores are there before the record keeps them; checkpoints hold all states.
 _FIRST = (TaskSwitch, SharedBuffers, AveragedWeights, Scoring)
@@ -96,12 +103,13 @@ def run(words: list[str]) -> int:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
         _refuse_other_run(others)
+        log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
         stored, start = _stored(resume, folder), folder.read_start()
         if is_new:
             folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
         # config.yaml alone is enough: it says the same, with every interpolation already done.
         source = stored.config if stored is not None else start.get("source")
-        source = source or yaml.safe_load((folder.path / CONFIG).read_text(encoding="utf-8"))
+        source = source or folder.read_config()
         composed = recompose(source | {"output_dir": str(folder.path)}, others)
         folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
@@ -268,7 +276,16 @@ def _stored(resume: str, folder: RunFolder) -> Stored | None:
             "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
         )
     if Path(resume).is_file() or has_checkpoint(folder.path):
-        return read(resume if Path(resume).is_file() else folder.path)
+        stored = read(resume if Path(resume).is_file() else folder.path)
+        folder.refuse_foreign(stored)
+        if rank() == 0:
+            MetricsFile(folder.path).check(stored.state["callbacks"]["RunRecord"]["metric_rows"])
+        return stored
+    if (folder.path / "scores.csv").is_file():  # which comes after a checkpoint
+        raise InputError(
+            f"resume={folder.path}: its checkpoints are gone, and it has scores. Nothing was changed. "
+            "Put a checkpoint back into checkpoints/, or train again with another output_dir="
+        )
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)
     return None
 
@@ -292,9 +309,9 @@ def _refuse_other_run(words: Sequence[str]) -> None:
     """A resumed run may have otherwise where and how it runs, not what it computes."""
     for word in words:
         key = key_of(word)
-        if not any(f"{key}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE):
+        if not may_change(key):
             raise InputError(
-                f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "
+                f"{word}: a resumed run goes on as it began; only {', '.join(MAY_CHANGE)} can be changed. "
                 "For another run leave resume= out."
             )
 

@@ -15,9 +15,8 @@ import torch
 
 from datamodules.image_cache import Decoding, fitted
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import rebuild
+from lit_gen.cli.open_run import read_own, rebuild
 from lit_gen.cli.words import own_words
-from lit_gen.core.checkpoint import read
 from lit_gen.core.files import new_or_empty
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
@@ -62,7 +61,7 @@ def run(words: list[str]) -> int:
     source, out = own["in"], own["out"]
     names = _names(source)
     _check_out(source, out, own.get("overwrite", False))
-    composed, model, *_ = rebuild(read(own["ckpt"]), device=own.get("device", "cpu"))
+    composed, model, *_ = rebuild(read_own(own["ckpt"]), device=own.get("device", "cpu"))
     able = model.abilities()
     if not isinstance(able, Translates):
         raise InputError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from lit_gen.core.files import check_archive
 from lit_gen.core.types import InputError
 
 log = logging.getLogger(__name__)
@@ -16,6 +19,9 @@ FORMAT = 2
 """Raised when an older reader could misunderstand a checkpoint."""
 CHECKPOINT_KEY = "lit_gen"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+WRITING = "writing.ckpt"
+"""What is not whole yet."""
+_TASK = re.compile(r"task-\d+\.ckpt")
 
 
 class Stored(NamedTuple):
@@ -28,12 +34,17 @@ class Stored(NamedTuple):
     ]  # all that RunRecord stored: config, version, mlflow_run_id, cpu_threads, label_counts, ...
     state: dict[str, Any]  # Lightning's: state_dict, loops, callbacks, optimizer_states
 
+    @property
+    def stage(self) -> int:
+        """Place in the stages of the datamodule."""
+        return self.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
+
 
 def read(path: str | Path) -> Stored:
-    """Opens a checkpoint file without running any code from it.
+    """Opens a checkpoint file, or the newest one of a run folder, without running any code from it.
 
     Raises:
-        InputError: no such file, truncated, not a checkpoint of this program, or of another format.
+        InputError: no such file, damaged, not a checkpoint of this program, or of another format.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,10 +54,11 @@ def read(path: str | Path) -> Stored:
             f"checkpoint {path}: there is no such file; give a run folder or a .ckpt file in its checkpoints/"
         )
     try:
+        check_archive(path)  # torch does not look at the checksums, and gives wrong weights out
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds, by where the file is cut
+    except Exception as error:  # zipfile and torch raise a dozen kinds, by where the file is damaged
         raise InputError(
-            f"checkpoint {path}: cannot be read ({_first_line(error)}); the file is truncated or no "
+            f"checkpoint {path}: cannot be read ({_first_line(error)}); the file is damaged, truncated or no "
             f"checkpoint. Use another one of the same run, such as {PREVIOUS} or task-<k>.ckpt."
         ) from error
     record = state.get(CHECKPOINT_KEY) if isinstance(state, dict) else None
@@ -65,33 +77,46 @@ def read(path: str | Path) -> Stored:
 
 
 def read_newest(run_folder: Path) -> Stored:
-    """The newest checkpoint of a run that can be read; a damaged last one falls back to the one before.
+    """The newest checkpoint of a run that can be read: the last one, else the one before, else the one of the
+    last task. One line says which, where it is not the last one.
 
     Raises:
         InputError: the folder holds none that can be read.
     """
     folder = run_folder / "checkpoints" if (run_folder / "checkpoints").is_dir() else run_folder
-    failures = []
-    for name in (LAST, PREVIOUS):
-        if not (folder / name).is_file():
-            continue
-        try:
-            stored = read(folder / name)
-        except InputError as error:
-            failures.append(str(error))
-            continue
-        if failures:
-            log.warning("%s cannot be read; going on from %s, the one before it", LAST, stored.path)
-        return stored
-    raise InputError(
-        "\n".join(failures)
-        or f"{run_folder}: holds no checkpoint ({folder / LAST} is missing); give a run folder or a .ckpt"
-    )
+    failures: list[str] = []
+
+    def readable(files: Iterable[Path]) -> Iterator[Stored]:
+        for file in files:
+            try:
+                yield read(file)
+            except InputError as error:
+                failures.append(str(error))
+
+    newest = next(readable(folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    if newest is None:
+        tasks = sorted(file for file in folder.glob("*.ckpt") if _TASK.fullmatch(file.name))
+        newest = max(readable(tasks), key=lambda stored: stored.stage, default=None)
+    if newest is None:
+        others = ", ".join(sorted(path.name for path in _checkpoints(folder)))
+        raise InputError(
+            "\n".join(failures)
+            or f"{run_folder}: holds no checkpoint ({folder / LAST} is missing); give a run folder or a .ckpt"
+            + (f" (there: {others})" if others else "")
+        )
+    if newest.path.name != LAST:
+        reasons = [failure.partition(";")[0] for failure in failures]
+        log.warning("%s; going on from %s", "; ".join(reasons) or f"{folder / LAST} is missing", newest.path)
+    return newest
 
 
 def has_checkpoint(run_folder: Path) -> bool:
-    """Whether the run got as far as its first checkpoint."""
-    return any((run_folder / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
+    """Whether the run got as far as its first checkpoint, and any is left."""
+    return bool(_checkpoints(run_folder / "checkpoints"))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("[!.]*.ckpt") if file.name != WRITING]
 
 
 def load_weights(module: torch.nn.Module, stored: Stored) -> None:

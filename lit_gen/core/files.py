@@ -1,4 +1,7 @@
-"""The one way in which files are written: aside, then renamed; a reader sees the old one or the new one."""
+"""The one way in which files are written: aside, then renamed; a reader sees the old one or the new one.
+
+And the check of an archive that is read back.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +84,27 @@ def write_text(file: Path, text: str) -> Path:
 def write_json(file: Path, values: Any) -> Path:
     """Numbers that are none become null, since JSON has none of them; what it does not know becomes text."""
     return write_text(file, json.dumps(plain(values), indent=1) + "\n")
+
+
+def check_archive(file: Path) -> None:
+    """Compares every part of a zip archive, which `torch.save` writes, with the CRC-32 that it holds.
+
+    Raises:
+        BadZipFile: names the part that is damaged. For damage to the archive's own tables zipfile raises many
+            another exception.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
+
+
+def is_whole(archive: Path) -> bool:
+    """Whether every part of a zip archive is as it was written."""
+    try:
+        check_archive(archive)
+    except Exception:  # whatever the damage makes zipfile stumble over
+        return False
+    return True
 
 
 def writable_folder(key: str, folder: Path) -> Path:

@@ -77,6 +77,7 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
         rows["value"] = rows["value"].astype(float)
         after = rows["after_task"].astype(int)
         rows = rows[(after == after.max()) & (rows["on_task"] == "all")]
+        _check_whole(file, rows)
         judged = rows[rows["metric"].isin(_SCORES)]
         judged = judged[judged.groupby("extractor", sort=False).ngroup() == 0]
         kept = pd.concat([rows[rows["metric"].isin(_OF_THE_MODEL)], judged])
@@ -88,6 +89,22 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
         raise InputError(f"{file}: cannot be read as a run's scores ({error})") from error
     found = dict(zip(kept["metric"], kept["value"], strict=True))
     return {name: v for name, v in found.items() if math.isfinite(v)}, "".join(judge)
+
+
+def _check_whole(file: Path, rows: pd.DataFrame) -> None:
+    """ValueError where rows are not those of the scores in summary.json, if there is one: lines were lost."""
+    if "\0" in file.read_text(encoding="utf-8"):
+        raise ValueError("it has zeroed bytes")
+    try:
+        summary = json.loads(file.with_name("summary.json").read_text(encoding="utf-8"))
+        last = {name: numbers["all"] for name, numbers in summary["scores"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    names = rows["metric"] + ("/" + rows["extractor"]).where(rows["extractor"] != "", "")
+    found = dict(zip(names, rows["value"], strict=True))
+    lost = [name for name, value in last.items() if value is not None and found.get(name) != value]
+    if lost:
+        raise ValueError(f"summary.json has another {lost[0]}, or it is missing here")
 
 
 def read_summary(folder: Path) -> dict[str, float]:

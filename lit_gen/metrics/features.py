@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from lit_gen.core.files import replaced
+from lit_gen.core.files import check_archive, replaced
 from lit_gen.core.images import to_float
 from lit_gen.core.types import InputError
 
@@ -22,6 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 """Where the weights that ship with the package lie."""
 
 _HEADER = ("dataset", "test_accuracy", "num_classes", "channels")
+_HASH = "weights_hash"  # also in the header, of what `save_extractor` wrote
 
 _AUTHORS = {
     "conv1": "convolutions.0",
@@ -99,6 +101,12 @@ class LeNetExtractor(FeatureExtractor):
             parts = {key: key.rpartition(".") for key in state}
             state = {_AUTHORS[layer] + dot + end: state[key] for key, (layer, dot, end) in parts.items()}
         _load(net, state, path)
+        given = weights_hash(net)
+        if self.header.get(_HASH, given) != given:
+            raise InputError(
+                f"extractor.weights={path}: is damaged; its weights have the hash {given}, its header says "
+                f"{self.header[_HASH]}. Get it again"
+            )
         self.name = name or path.stem
         self._freeze(self.net, known=path == WEIGHTS / f"{self.name}.safetensors")
 
@@ -135,6 +143,8 @@ class TorchFidelityInception(FeatureExtractor):
 
         path = self._found(weights)
         try:
+            if path.name == self._FILE:
+                self._check_hash(path)
             # torch-fidelity unpickles without asking; a file that passes here holds tensors only.
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             self.net = FeatureExtractorInceptionV3(
@@ -147,6 +157,13 @@ class TorchFidelityInception(FeatureExtractor):
                 f"({str(error).strip().splitlines()[0]}). Take them from {self.URL}"
             ) from error
         self._freeze(self.net, known=path.name == self._FILE)
+
+    def _check_hash(self, path: Path) -> None:
+        """The name ends in the first digits of the file's SHA-256, as those of torch.hub do."""
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not self._FILE.endswith(f"-{found[:8]}.pth"):
+            raise ValueError(f"its SHA-256 begins with {found[:8]}, not as its name says")
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -188,7 +205,7 @@ def save_extractor(net: nn.Module, path: str | Path, metadata: Mapping[str, str]
         raise ValueError(f"metadata must map {', '.join(_HEADER)} to strings, got {dict(metadata)}")
     weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
     with replaced(Path(path)) as aside:
-        save_file(weights, aside, dict(metadata))
+        save_file(weights, aside, {**metadata, _HASH: weights_hash(net)})
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -250,12 +267,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
                 header = file.metadata() or {}
         else:
+            if zipfile.is_zipfile(path):  # torch does not look at the checksums
+                check_archive(path)
             state, header = torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError as error:  # torch's own words are about switching this check off
         raise InputError(
             f"extractor.weights={path}: not weights of LeNet: no file of torch.save, or of more than tensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"extractor.weights={path}: not weights of LeNet: unreadable ({reason})") from error
     if not isinstance(state, dict) or not all(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import logging
 import os
 import time
 from argparse import Namespace
@@ -18,6 +19,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.files import CannotWrite, disk_failure, write_text
 from lit_gen.core.types import InputError
+
+log = logging.getLogger(__name__)
 
 _HEADER = "step,epoch,metric,value\n"
 
@@ -89,6 +92,21 @@ class MetricsFile(Logger):
 
     def finalize(self, status: str) -> None:
         self.flush()
+
+    def check(self, rows: int) -> None:
+        """Raises InputError where the file has lost some of its first rows, or holds damaged ones."""
+        if not self.path.is_file():
+            if rows:
+                log.warning("%s is missing; its first %d values are lost", self.path, rows)
+            return
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        _, *lines = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))] or [[]]
+        whole = sum(len(line) == 4 and "\0" not in "".join(line) for line in lines[:rows])
+        if whole < rows:
+            raise InputError(
+                f"{self.path}: is damaged; of the {rows} values before the checkpoint {whole} are whole. "
+                "Nothing was changed. Put the file back, or remove it to go on without those values."
+            )
 
     @rank_zero_only
     def keep_first(self, rows: int) -> list[tuple[int, str, float]]:

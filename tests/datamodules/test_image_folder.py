@@ -103,6 +103,19 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path, monkeypatch):
     assert len(list((tmp_path / ".lit_gen_cache").glob("*.npy"))) == 3
 
 
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty"])
+def test_a_damaged_cache_is_made_again_and_says_so(tmp_path, damage, caplog):
+    two_classes(tmp_path)
+    paths = sorted(map(str, (tmp_path / "train").rglob("*.png")))
+    whole = cached_images(paths, tmp_path, Decoding(3, 8), None).clone()
+    (file,) = (tmp_path / ".lit_gen_cache").glob("*.npy")
+    content = file.read_bytes()
+    spoilt = {"zeroed": content[:300] + bytes(64) + content[364:], "cut": content[: len(content) // 2]}
+    file.write_bytes(spoilt.get(damage, b""))
+    assert cached_images(paths, tmp_path, Decoding(3, 8), None).equal(whole)
+    assert "the cache is damaged" in caplog.text and file.read_bytes() == content
+
+
 def test_an_interrupted_cache_is_never_seen(tmp_path, monkeypatch):
     two_classes(tmp_path)
     paths = sorted(map(str, (tmp_path / "train").rglob("*.png")))

@@ -8,6 +8,7 @@ from torch import nn
 from lit_gen.cli.config import compose
 from lit_gen.core.types import InputError
 from lit_gen.metrics.features import (
+    WEIGHTS,
     LeNetExtractor,
     TorchFidelityInception,
     save_extractor,
@@ -36,7 +37,7 @@ def test_saved_weights_come_back_with_their_header(saved):
     features, logits = extractor(images())
     expected = net(images().float() / 127.5 - 1)  # the range that families train in
     torch.testing.assert_close((features, logits), expected, rtol=1e-5, atol=1e-5)
-    assert extractor.header == HEADER
+    assert extractor.header == HEADER | {"weights_hash": extractor.weights_hash}
     assert (extractor.num_features, extractor.num_logits) == (84, 10)
     assert [*path.parent.iterdir()] == [path]
 
@@ -150,6 +151,27 @@ def test_weights_of_something_else_are_refused(saved, spoil):
         path.write_text("no weights")
     with pytest.raises(InputError, match="not weights of LeNet"):
         LeNetExtractor(net, path, "toy")
+
+
+@pytest.mark.parametrize("file", ["own", "state", "ships"])
+def test_weights_with_zeroed_bytes_are_refused(saved, tmp_path, file):
+    path = saved[1]
+    if file == "ships":
+        path.write_bytes((WEIGHTS / "lenet_mnist.safetensors").read_bytes())
+    if file == "state":
+        path = tmp_path / "state.pt"
+        torch.save(saved[0].state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:90_000] + bytes(64) + content[90_064:])
+    with pytest.raises(InputError, match=r"damaged|checksum"):
+        LeNetExtractor(LeNet(1, 10), path)
+
+
+def test_inception_of_another_hash_than_its_name_says_is_refused(tmp_path):
+    path = tmp_path / TorchFidelityInception.URL.rpartition("/")[2]
+    torch.save({}, path)
+    with pytest.raises(InputError, match="its SHA-256 begins with"):
+        TorchFidelityInception(path)
 
 
 def test_a_header_must_be_complete(tmp_path):
