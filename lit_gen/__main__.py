@@ -11,6 +11,7 @@ import os
 import sys
 
 from lit_gen.cli import CONF, did_you_mean, help
+from lit_gen.cli.parent import bound_to_first_process
 from lit_gen.tracking.masking import without_secrets
 
 
@@ -18,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one verb and returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        code = _run(words)
+        with bound_to_first_process():
+            code = _run(words)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted. Python flushes once more at exit and needs a file then.

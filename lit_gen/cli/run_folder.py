@@ -11,11 +11,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_gen.cli.lock import LOCK, RunLock
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
@@ -110,26 +112,33 @@ class RunFolder:
         """Adds to start.json."""
         write_text(self.path / START, json.dumps(self.read_start() | values, indent=1))
 
+    @cached_property
+    def lock(self) -> RunLock:
+        """Held by whoever writes here."""
+        return RunLock(self.path)
+
     def make(self) -> None:
-        """Makes the folder of a new run, in the first process; one of a run without a step is used again.
+        """Makes and locks the folder of a new run, in the first process; one of a run without a step is used
+        again.
 
         Raises:
-            InputError: it is not writable, or already holds something.
+            InputError: it is not writable, already holds something, or another process works there.
         """
         if rank() == 0:
-            if self.path.is_dir() and self._is_of_no_use:
+            self.made.extend(place for place in (self.path, *self.path.parents) if not place.exists())
+            writable_folder("output_dir", self.path)
+            self.lock.take()
+            if self._is_of_no_use:
                 log.warning(
                     "%s: the run in it ended before its first step; this one takes its place", self.path
                 )
                 self._empty()
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if any(file.name != LOCK for file in self.path.iterdir()):
                 what = "already holds another run" if (self.path / CONFIG).exists() else "is not empty"
                 raise InputError(
                     f"output_dir={self.path}: {what}; nothing was changed. Go on with resume={self.path}, or "
                     "choose another output_dir."
                 )
-            self.made.extend(place for place in (self.path, *self.path.parents) if not place.exists())
-            writable_folder("output_dir", self.path)
             for name in ("checkpoints", "samples"):
                 (self.path / name).mkdir()
         self.hand_on()
@@ -173,7 +182,7 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError):
             return False  # without a summary it may be running
         kept = [*self.path.iterdir(), *self.path.glob("checkpoints/*"), *self.path.glob("samples/*")]
-        names = {file.name for file in kept}
+        names = {file.name for file in kept} - {LOCK}
         return status in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
 
     def _empty(self) -> None:

@@ -8,17 +8,18 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import lit_gen.__main__
 from lit_gen.cli.allowed import trusted
 from lit_gen.cli.config import compose
 from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder
+from lit_gen.cli.stop import told_to_stop
 from lit_gen.core.checkpoint import read_newest
 from lit_gen.core.files import write_json
 from lit_gen.core.progress import stored_epochs
@@ -172,7 +173,7 @@ def _train(words: Sequence[str], text: Path) -> int:
         context.set_forkserver_preload(["lit_gen.cli.train", __name__])
     trust = [f"trust={name}" for name in trusted()]
     process = context.Process(target=_run_alone, args=(["train", *words, *trust], str(text)))
-    with _told_to_stop():
+    with told_to_stop():
         process.start()
         try:
             process.join()
@@ -188,6 +189,7 @@ def _train(words: Sequence[str], text: Path) -> int:
 
 def _run_alone(words: list[str], text: str) -> None:
     """The whole command line in this process, which has nothing else to do."""
+    threading.Thread(target=_stop_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     with open(text, "a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -197,18 +199,10 @@ def _run_alone(words: list[str], text: str) -> None:
     sys.exit(lit_gen.__main__.main(words))
 
 
-@contextmanager
-def _told_to_stop() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, so that it does not leave a run behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _stop_with(parent: BaseProcess) -> None:
+    """Stops this process, as a signal does, when the one that wants its result has died."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _last_line(text: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lit_gen.cli.log import log_to
-from lit_gen.cli.run_folder import CONFIG, START, SUMMARY
+from lit_gen.cli.run_folder import CONFIG, START, SUMMARY, RunFolder
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import LAST
 from lit_gen.core.types import InputError
@@ -59,8 +59,15 @@ def run(words: list[str]) -> int:
     for folder in folders:
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: is no folder of a run ({CONFIG} is missing); give one under runs/")
-    is_whole = [_track(folder, own) for folder in folders]
-    return 0 if all(is_whole) else 1
+    return 0 if all([_whole(RunFolder(folder), own) for folder in folders]) else 1
+
+
+def _whole(folder: RunFolder, own: Mapping[str, Any]) -> bool:
+    folder.lock.take()  # a run that goes on tells MLflow itself
+    try:
+        return _track(folder.path, own)
+    finally:
+        folder.lock.release()
 
 
 def _track(folder: Path, own: Mapping[str, Any]) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.ema import AveragedWeights
@@ -31,12 +32,13 @@ from lit_gen.cli.run_folder import (
     new_folder,
     rank,
 )
+from lit_gen.cli.stop import Stop, told_to_stop
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import disk_failure, write_text
-from lit_gen.core.lightning_internals import without_gpu_checks
+from lit_gen.core.lightning_internals import without_gpu_checks, without_own_signals
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
@@ -87,6 +89,11 @@ class Parts(NamedTuple):
 
 
 def run(words: list[str]) -> int:
+    with told_to_stop(is_first=rank() == 0) as stop, ExitStack() as at_the_end:
+        return _run(words, stop, at_the_end)
+
+
+def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     own, others = own_words(words, {"resume": str})
     resume = own.get("resume", "null")
     is_new, stored, start = resume == "null", None, {}
@@ -95,18 +102,23 @@ def run(words: list[str]) -> int:
         config = composed.config
         folder = new_folder(config["output_dir"], composed.choices, config["seed"])
         config["output_dir"] = composed.source["output_dir"] = str(folder.path)
+        at_the_end.callback(folder.lock.release)
         folder.make()
     else:
         folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
         is_new = "output_dir" in moved
+        _refuse_other_run(others)
+        if rank() == 0 and not is_new and not folder.is_finished:
+            at_the_end.callback(folder.lock.release)
+            folder.lock.take()
         if folder.is_finished and not is_new:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
-        _refuse_other_run(others)
         log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
         stored, start = _stored(resume, folder), folder.read_start()
         if is_new:
             folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
+            at_the_end.callback(folder.lock.release)
         # config.yaml alone is enough: it says the same, with every interpolation already done.
         source = stored.config if stored is not None else start.get("source")
         source = source or folder.read_config()
@@ -133,7 +145,7 @@ def run(words: list[str]) -> int:
             )
     elif stored is not None and rank() == 0:
         log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
-    _train(parts, folder, stored, composed.config["max_phase_epochs"])
+    _train(parts, folder, stored, stop, composed.config["max_phase_epochs"])
     return 0
 
 
@@ -181,6 +193,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
+    without_own_signals(trainer)
     without_empty_hooks(module, trainer.callbacks)
     if config["compile"] is not None:
         compile_networks(module, config["compile"])
@@ -213,7 +226,9 @@ def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
     return sorted(callbacks, key=place)
 
 
-def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epochs: int | None) -> None:
+def _train(
+    parts: Parts, folder: RunFolder, stored: Stored | None, stop: Stop, max_phase_epochs: int | None
+) -> None:
     trainer, module, data, record, saver = parts
 
     def after_task(task: Task) -> None:
@@ -227,12 +242,12 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
     try:
         with old_objects_left_alone():
             reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
-    except (KeyboardInterrupt, SystemExit, SIGTERMException) as stop:
+    except (KeyboardInterrupt, SystemExit):
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
         record.finish("KILLED", trainer)
         if rank() == 0:
             log.warning("stopped; go on with: lit-gen train resume=%s", folder.path)
-        raise SystemExit(130 if not isinstance(stop, SIGTERMException) else 143) from None
+        raise SystemExit(stop.code or 128 + signal.SIGINT) from None
     except Diverged as end:
         record.finish("FAILED", trainer)
         if rank() == 0:
@@ -240,10 +255,13 @@ def _train(parts: Parts, folder: RunFolder, stored: Stored | None, max_phase_epo
         raise SystemExit(1) from None
     except BaseException as error:
         record.finish(status_of(error), trainer)
+        if stop.code is not None:  # in another process than the first, which has ended
+            raise SystemExit(stop.code) from None
         if said := disk_failure(error):
             log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
             raise SystemExit(1) from None
         raise
+    stop.is_late = True
     record.finish("FINISHED" if reached_end else "KILLED")
     if rank() == 0:
         _say_goodbye(trainer, folder)
