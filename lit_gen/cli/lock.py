@@ -63,9 +63,9 @@ class RunLock:
                 continue
             os.close(file)
             if got is False or self._beats():
-                pid, host = holder.get("pid", "?"), holder.get("host", "?")
+                pid, host, started = (holder.get(key, "?") for key in ("pid", "host", "started"))
                 raise InputError(
-                    f"{self.path.parent}: process {pid} on {host}, started {holder.get('started', 'just now')}, "
+                    f"{self.path.parent}: process {pid} on {host}, started {started}, "
                     "works on this run. Nothing was changed; wait until it has ended, or stop it."
                 )
             dead = holder
@@ -114,7 +114,7 @@ class RunLock:
         return False
 
     def _time(self) -> float:
-        """Of the last sign of life, -inf for none. Opened anew, for which network file systems ask the server."""
+        """Of the last sign of life, -inf for none. Opened anew: a network file system then asks its server."""
         try:
             with self.path.open("rb") as file:
                 return os.fstat(file.fileno()).st_mtime
