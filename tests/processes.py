@@ -5,14 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lit_gen.__main__
+from lit_gen.cli.lock import RunLock
 
 _SERVER = multiprocessing.get_context("forkserver")
 
@@ -55,6 +58,24 @@ class Started:
     @property
     def output(self) -> str:
         return Path(self._said.name).read_text(encoding="utf-8")
+
+
+@contextmanager
+def locked_by_another(folder: Path) -> Iterator[int]:
+    """Inside, a process with this number holds a run folder; then it is killed."""
+    told, tell = os.pipe()
+    if (pid := os.fork()) == 0:
+        RunLock(folder).take()
+        os.write(tell, b"x")
+        time.sleep(120)
+        os._exit(1)
+    os.read(told, 1)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(told), os.close(tell)
 
 
 def start(*words: str, **environment: str) -> Started:

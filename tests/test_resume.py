@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import locked_by_another
 from test_runs import TINY, weights
 
 import lit_gen
@@ -146,3 +148,24 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_keys_that_differ(stopped,
     (stopped / "start.json").unlink()
     assert main(["train", f"resume={stopped}"]) == 2
     assert "model.latent_size=3, the run has 2" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_summary_gets_it_and_nothing_twice(tmp_path):
+    folder = tmp_path / "run"
+    assert main(["train", *FOLDERS, "data.root=none", f"output_dir={folder}"]) == 2
+    assert main(["train", *TINY, f"output_dir={folder}"]) == 0
+    before = content(folder)
+    (folder / "summary.json").unlink()
+    assert main(["train", f"resume={folder}"]) == 0
+    after = content(folder)
+    assert after.keys() == before.keys()
+    texts = [name for name in before if name.endswith((".csv", ".png", ".npy"))]
+    assert len(texts) > 4 and [name for name in texts if after[name] != before[name]] == []
+    assert json.loads(after["summary.json"])["status"] == "FINISHED"
+
+
+def test_a_run_that_another_process_works_on_is_refused(stopped, capsys):
+    with locked_by_another(stopped) as pid:
+        assert main(["train", f"resume={stopped}"]) == 2
+    assert f"process {pid} on {socket.gethostname()}, started 2" in capsys.readouterr().err
+    assert main(["train", f"resume={stopped}"]) == 0

@@ -225,7 +225,7 @@ def test_a_run_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(whole, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_run_that_is_told_to_stop_says_how_to_go_on(whole, tmp_path, sent):
     folder = tmp_path / "stopped"
     process = start("train", *TINY, "trainer.max_epochs=200", f"output_dir={folder}")

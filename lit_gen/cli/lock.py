@@ -114,7 +114,7 @@ class RunLock:
         return False
 
     def _time(self) -> float:
-        """Of the last sign of life, -inf for none. Opened anew: a network file system then asks its server."""
+        """Of the last sign of life, -inf for none. Opened anew, so that network file systems ask."""
         try:
             with self.path.open("rb") as file:
                 return os.fstat(file.fileno()).st_mtime

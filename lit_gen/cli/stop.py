@@ -50,7 +50,8 @@ class Stop:
 def told_to_stop(is_first: bool = True) -> Iterator[Stop]:
     """Inside, a signal that tells the program to stop raises SIGTERMException, a SystemExit, once.
 
-    What is ignored, as SIGHUP under nohup, stays so; so do handlers of others. Ctrl-C ends without a traceback.
+    What is ignored, as SIGHUP under nohup, stays so, and so do handlers of others. Ctrl-C ends without a
+    traceback.
     """
     stop = Stop(is_first)
     ours: list[int] = []

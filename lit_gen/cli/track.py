@@ -59,7 +59,8 @@ def run(words: list[str]) -> int:
     for folder in folders:
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: is no folder of a run ({CONFIG} is missing); give one under runs/")
-    return 0 if all([_whole(RunFolder(folder), own) for folder in folders]) else 1
+    lacking = [folder for folder in folders if not _whole(RunFolder(folder), own)]
+    return 1 if lacking else 0
 
 
 def _whole(folder: RunFolder, own: Mapping[str, Any]) -> bool:

@@ -21,9 +21,9 @@ def without_gpu_checks(trainer: Trainer) -> None:
 def without_own_signals(trainer: Trainer) -> None:
     """Leaves signals to the program, also between fits.
 
-    On SIGTERM Lightning's handler sends the processes a sum of its own, between two of the training's that not
-    all may have reached, and looks for it after a batch, not in a test; on SIGUSR1 under SLURM it writes a
-    checkpoint that every later fit would start from.
+    On SIGTERM Lightning's handler sends the processes a sum of its own, between two of the training's that
+    not all may have reached, and looks for it after a batch, not in a test; on SIGUSR1 under SLURM it writes
+    a checkpoint that every later fit would start from.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None
 
