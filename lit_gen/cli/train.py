@@ -37,7 +37,7 @@ from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.compiled import compile_networks
-from lit_gen.core.files import disk_failure, write_text
+from lit_gen.core.files import disk_failure, remove_unfinished, write_text
 from lit_gen.core.lightning_internals import without_gpu_checks, without_own_signals
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
@@ -111,6 +111,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
         if rank() == 0 and not is_new and not folder.is_finished:
             at_the_end.callback(folder.lock.release)
             folder.lock.take()
+            remove_unfinished(folder.path)
         if folder.is_finished and not is_new:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0

@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -72,6 +73,13 @@ def replaced(file: Path) -> Iterator[Path]:
     with whole(aside, file):
         yield aside
         os.replace(aside, file)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes were writing by `replaced`; nobody else may be writing there."""
+    for file in folder.rglob(".*"):
+        if file.is_file() and re.fullmatch(r"\..+\.\d+\.\w+", file.name):
+            file.unlink()
 
 
 def write_text(file: Path, text: str) -> Path:
