@@ -169,9 +169,14 @@ class MlflowRun:
 
     def _ids(self) -> dict[str, str]:
         """The runs that earlier starts of this run folder opened, by their address; {} for a damaged note."""
-        with suppress(OSError, ValueError, LookupError, AttributeError, TypeError):
-            note = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        file = self.folder / "run.json"
+        try:
+            note = json.loads(file.read_text(encoding="utf-8"))
             return {note["tracking_uri"]: note["mlflow_run_id"]} | note.get("runs", {})
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            log.warning("%s is damaged; logger.run_id=ID goes on with the MLflow run that it named", file)
         return {}
 
     def _old_run(self, client: MlflowClient, run_id: str | None) -> Run | None:
