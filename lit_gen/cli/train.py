@@ -300,9 +300,10 @@ def _stored(resume: str, folder: RunFolder) -> Stored | None:
         if rank() == 0:
             MetricsFile(folder.path).check(stored.state["callbacks"]["RunRecord"]["metric_rows"])
         return stored
-    if (folder.path / "scores.csv").is_file():  # which comes after a checkpoint
+    # Scores come after a checkpoint, and the folder of checkpoints before everything.
+    if (folder.path / "scores.csv").is_file() or not (folder.path / "checkpoints").is_dir():
         raise InputError(
-            f"resume={folder.path}: its checkpoints are gone, and it has scores. Nothing was changed. "
+            f"resume={folder.path}: its checkpoints are gone. Nothing was changed. "
             "Put a checkpoint back into checkpoints/, or train again with another output_dir="
         )
     log.warning("%s has no checkpoint yet; the run begins again", folder.path)

@@ -39,6 +39,11 @@ class Stored(NamedTuple):
         """Place in the stages of the datamodule."""
         return self.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
 
+    @property
+    def num_logged(self) -> int:
+        """Rows of metrics.csv so far, which only become more along a run."""
+        return self.state.get("callbacks", {}).get("RunRecord", {}).get("metric_rows", 0)
+
 
 def read(path: str | Path) -> Stored:
     """Opens a checkpoint file, or the newest one of a run folder, without running any code from it.
@@ -77,8 +82,8 @@ def read(path: str | Path) -> Stored:
 
 
 def read_newest(run_folder: Path) -> Stored:
-    """The newest checkpoint of a run that can be read: the last one, else the one before, else the one of the
-    last task. One line says which, where it is not the last one.
+    """The newest checkpoint of a run that can be read: the last one, the one before where that is damaged,
+    else the newest of all there are. One line says which, where it is not the last one.
 
     Raises:
         InputError: the folder holds none that can be read.
@@ -93,10 +98,12 @@ def read_newest(run_folder: Path) -> Stored:
             except InputError as error:
                 failures.append(str(error))
 
-    newest = next(readable(folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    there = [file for name in (LAST, PREVIOUS) if (file := folder / name).is_file()]
+    newest = next(readable(there), None) if (folder / LAST).is_file() else None
     if newest is None:
+        there = [file for file in there if file.name == PREVIOUS and not failures]
         tasks = sorted(file for file in folder.glob("*.ckpt") if _TASK.fullmatch(file.name))
-        newest = max(readable(tasks), key=lambda stored: stored.stage, default=None)
+        newest = max(readable([*tasks, *there]), key=lambda stored: stored.num_logged, default=None)
     if newest is None:
         others = ", ".join(sorted(path.name for path in _checkpoints(folder)))
         raise InputError(

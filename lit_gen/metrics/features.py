@@ -267,7 +267,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
                 header = file.metadata() or {}
         else:
-            if zipfile.is_zipfile(path):  # torch does not look at the checksums
+            with path.open("rb") as file:
+                is_archive = file.read(2) == b"PK"
+            if is_archive:  # torch does not look at the checksums
                 check_archive(path)
             state, header = torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError as error:  # torch's own words are about switching this check off

@@ -70,8 +70,13 @@ def test_zeroed_bytes_anywhere_are_refused_or_change_nothing(tmp_path):
 def test_the_newest_task_is_taken_by_its_place_where_no_other_is_left(tmp_path, caplog):
     folder = tmp_path / "checkpoints"
     for number in (2, 10, 9):  # the last one written is not the newest
-        write(folder / f"task-{number}.ckpt", callbacks={"TaskSwitch": {"stage": number}})
+        write(folder / f"task-{number}.ckpt", callbacks={"RunRecord": {"metric_rows": number}})
+    write(folder / "previous.ckpt", callbacks={"RunRecord": {"metric_rows": 5}})
+    assert read_newest(tmp_path).path.name == "task-10.ckpt"  # of all, where the last one is gone
     (folder / "last.ckpt").write_bytes(b"")
+    assert read_newest(tmp_path).path.name == "previous.ckpt"  # the one before, where it is damaged
+    (folder / "previous.ckpt").unlink()
+    caplog.clear()
     assert has_checkpoint(tmp_path) and read_newest(tmp_path).path.name == "task-10.ckpt"
     assert "last.ckpt: cannot be read" in caplog.text and "going on from" in caplog.text
     for file in folder.iterdir():
