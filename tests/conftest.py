@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,18 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _heard():
+    """Tests listen to loggers that a command line before them has made quiet."""
+    for name in ("lit_gen", "callbacks", "datamodules"):
+        logger = logging.getLogger(name)
+        if not logger.propagate:
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
+            logger.handlers.clear()
+    yield
 
 
 @pytest.fixture

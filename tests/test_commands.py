@@ -138,11 +138,11 @@ def dry(monkeypatch, tmp_path):
     ):
         monkeypatch.setattr(module, name, reached)
     for module in (sample, translate):
-        monkeypatch.setattr(module, "read", lambda path: path)
+        monkeypatch.setattr(module, "read_own", lambda path: path)
     monkeypatch.setattr(compare, "_trained", reached)
     monkeypatch.setattr(compare, "compose", first_alone)
     monkeypatch.setattr(compare, "_labels", reached)
-    monkeypatch.setattr(track, "_track", reached)
+    monkeypatch.setattr(track, "_track", lambda folder, own: reached(folder))
     for name in ("my-run", "a", "b"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "config.yaml").touch()

@@ -23,7 +23,7 @@ def whole(tmp_path_factory):
     """A run of two processes that nothing disturbed; beside it what its processes found out."""
     folder = tmp_path_factory.mktemp("runs") / "two"
     watch = f"+callbacks.watch={{_target_: toys.RanksAgree, file: {folder.parent}/ranks.txt}}"
-    start("train", *TINY, *TWO, f"output_dir={folder}", watch).ended()
+    start("train", *TINY, *TWO, f"output_dir={folder}", watch, "trust=toys").ended()
     return folder
 
 
@@ -47,7 +47,9 @@ def test_scores_do_not_depend_on_the_number_of_processes(whole, tmp_path):
     out = {1: tmp_path / "one.json", 3: tmp_path / "three.json"}
     where = {1: ["trainer=cpu"], 3: [*TWO[:2], "trainer.devices=3"]}
     for n in out:
-        together(n, command_line, "evaluate", f"ckpt={whole}", everything, *where[n], f"out={out[n]}")
+        together(
+            n, command_line, "evaluate", f"ckpt={whole}", everything, *where[n], f"out={out[n]}", "trust=toys"
+        )
     one, three = (
         {
             (s["metric"], s["on_task"]): math.nan if s["value"] is None else s["value"]
@@ -98,6 +100,8 @@ def test_batch_norm_of_a_gan_and_of_its_average_is_the_same_on_all_processes(tmp
     ema = ["callbacks=ema", "callbacks.ema.modules=[generator]", "callbacks.ema.decay=0.5"]
     folder = tmp_path / "run"
     where = ["trainer=ddp_gan", *TWO[1:]]
-    together(2, command_line, "train", *words, *small, *ema, *where, f"output_dir={folder}", watch)
+    together(
+        2, command_line, "train", *words, *small, *ema, *where, f"output_dir={folder}", watch, "trust=toys"
+    )
     lines = (tmp_path / "samples.txt").read_text().splitlines()
     assert lines == ["validation True True 2", "test True True 2"]

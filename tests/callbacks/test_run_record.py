@@ -353,6 +353,6 @@ def test_two_processes_keep_one_record_and_end_without_a_server_and_when_they_fa
         assert (summary["world_size"], summary["status"]) == (2, status)
         if status == "FINISHED":  # two epochs of 80 images, on both processes together
             assert {phase["images"] for phase in summary["phases"]} == {160}
-        assert (summary["mlflow_run_id"] is None) == (name == "dead")
+        assert name != "dead" or summary["mlflow_run_id"] is None
         lines = (home / name / "metrics.csv").read_text().splitlines()
         assert lines[0] == "step,epoch,metric,value" and len(lines) == len(set(lines))

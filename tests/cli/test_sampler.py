@@ -1,7 +1,5 @@
 """What a checkpoint can be given by the command line: another way of drawing images, another average."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -26,10 +24,7 @@ def replay(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     words = ["model=replay_vae", "model.learner.latent_size=4", *TINY, f"output_dir={folder}"]
     assert main(["train", *words]) == 0
-    yield str(folder)
-    for name in ("lit_gen", "callbacks", "datamodules"):  # quiet since; other tests listen to them
-        logging.getLogger(name).setLevel(logging.NOTSET)
-        logging.getLogger(name).propagate = True
+    return str(folder)
 
 
 def scores(ckpt, *words):

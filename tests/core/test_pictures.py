@@ -108,7 +108,7 @@ class Mirror:
 
 def test_every_door_sees_the_pixels_that_were_written(tmp_path, caplog, monkeypatch):
     run = Rebuilt(SimpleNamespace(config={"data": {}}), Mirror(), 0, 0, ())
-    monkeypatch.setattr("lit_gen.cli.translate.read", lambda path: None)
+    monkeypatch.setattr("lit_gen.cli.translate.read_own", lambda path: None)
     monkeypatch.setattr("lit_gen.cli.translate.rebuild", lambda stored, device: run)
     monkeypatch.setattr("lit_gen.cli.translate.log_to", lambda *args: None)  # would take the log from caplog
     names = tricky(tmp_path / "a" / "train")
