@@ -103,6 +103,7 @@ def command_line(*words: str) -> None:
 
 
 def _alone(said: str, environment: dict[str, str], file: str, name: str, args: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     os.environ.clear()
     os.environ.update(environment, PYTHONPATH=os.pathsep.join(sys.path))  # for what it starts itself
     with open(said, "a", encoding="utf-8") as words:

@@ -262,7 +262,8 @@ def test_images_to_compare_that_are_missing_or_wrong_are_named(tmp_path, capsys)
     assert "Did you mean extractor?" in refused(capsys, *words, f"fake={good}", "extracter=inception")
 
 
-def test_an_mlflow_server_out_of_reach_does_not_end_the_run(tmp_path, capsys):
+def test_an_mlflow_server_out_of_reach_does_not_end_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lit_gen.tracking.mlflow.END_PATIENCE", 2.0)
     folder = tmp_path / "run"
     words = ["logger=mlflow", "logger.tracking_uri=http://127.0.0.1:9", "trainer.max_epochs=1"]
     began = time.monotonic()

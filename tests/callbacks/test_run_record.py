@@ -23,6 +23,7 @@ from lit_gen.core import checkpoint
 from lit_gen.core.files import disk_failure
 from lit_gen.core.stages import fit_stages
 from lit_gen.evaluation.board import Row
+from lit_gen.tracking import mlflow
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
 from lit_gen.tracking.provenance import PhaseTimes, describe_data, git_commit
@@ -336,6 +337,7 @@ def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypat
 
 
 def _keep_records(home):
+    mlflow.END_PATIENCE = 2.0  # in this process alone
     several = {"devices": 2, "strategy": "ddp"}
     run(home / "dead", loggers=[TrackingLogger(home / "dead", "http://127.0.0.1:9")], **several)
     with pytest.raises(RuntimeError, match="x"):
