@@ -126,6 +126,7 @@ class TrackingLogger(Logger):
         self.set_tags(self.tags)
         is_there = self.courier.wait(self._patience(START_PATIENCE), through_trouble=False)
         if not is_there and not self.courier.in_trouble:
+            self.courier.in_trouble = True  # the courier need not say it again
             self._say_trouble(TimeoutError("no answer yet"))
 
     @rank_zero_only
