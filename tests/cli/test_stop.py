@@ -28,7 +28,9 @@ with bound_to_first_process():
 """
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+)
 def test_a_signal_stops_once_with_its_number(sent, capsys):
     before = signal.getsignal(sent)
     with pytest.raises(SystemExit) as ended, told_to_stop():
