@@ -21,6 +21,7 @@ from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.judges.likelihood import LogLikelihood
 from lit_gen.evaluation.judges.posterior import PosteriorCollapse
 from lit_gen.evaluation.judges.quality import SampleQuality
+from lit_gen.evaluation.judges.task_accuracy import TaskAccuracy
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.reports import ModeCollapse
 from lit_gen.metrics.frechet import FrechetDistance
@@ -176,6 +177,7 @@ def _rows_of_every_judge(**settings):
         "quality": quality,
         "likelihood": LogLikelihood(draws=3, batch_size=64, per_task=True),
         "terms": TermMeans(batch_size=64),
+        "task_accuracy": TaskAccuracy(batch_size=64),
     }
     scoring = Scoring(judges, writes=False)
     make_trainer(scoring, **settings).test(ToyModel({"task"}), ToyData(), verbose=False)
