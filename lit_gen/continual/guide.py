@@ -18,12 +18,10 @@ from torch import Tensor
 from lit_gen.continual.pool import labels_and_tasks
 from lit_gen.continual.replay import GenerativeReplay
 from lit_gen.continual.solver import Solver
-from lit_gen.core.module import LitGenerator, OptimizerFactory
+from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task
 from lit_gen.diffusion.solvers import Denoiser
-from lit_gen.families.classifier import Classifier
-from lit_gen.families.guided import seen_in, slopes, with_noise
-from lit_gen.families.samplers import DiffusionSampler
+from lit_gen.families.samplers import DiffusionSampler, seen_in, slopes, with_noise
 
 _DDIM = DiffusionSampler(progress=False)
 
@@ -62,7 +60,7 @@ class Guide(Solver):
     are drawn by the diffusion model as it was before the task: of an old class each, but steered, through the
     classifier as it is now, towards the new class that it sees most of in them.
 
-        >>> from lit_gen import Diffusion
+        >>> from lit_gen import Classifier, Diffusion
         >>> spec = ImageSpec(1, 28, 10)
         >>> learner = Diffusion(spec, condition="label", condition_size=10)
         >>> model = Guide(GenerativeReplay(learner, num_tasks=5), Classifier(spec), num_tasks=5)
@@ -81,7 +79,7 @@ class Guide(Solver):
     def __init__(
         self,
         generator: GenerativeReplay,
-        classifier: Classifier,
+        classifier: LitModel,
         num_tasks: Positive,
         strength: Annotated[float, Ge(0)] = 0.2,
         redraw_every: Positive = 1,

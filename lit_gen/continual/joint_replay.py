@@ -22,9 +22,9 @@ from lit_gen.continual.pool import dealt, drawn
 from lit_gen.core.frozen import FrozenCopy, copy_state
 from lit_gen.core.module import LitGenerator, Sampler
 from lit_gen.core.random import Use, forked_rng
-from lit_gen.core.types import Batch, Fraction, ImageSpec, Phase, Positive, Task, Terms
+from lit_gen.core.types import Batch, Classifies, Fraction, ImageSpec, Phase, Positive, Task, Terms
 from lit_gen.diffusion.outputs import noised, target
-from lit_gen.families.joint_diffusion import JointDiffusion
+from lit_gen.families.diffusion import Diffusion
 
 log = logging.getLogger(__name__)
 Weight = Annotated[float, Ge(0)]
@@ -53,12 +53,13 @@ class JointReplay(LitGenerator):
     every class that the teacher learned. Samples, codes and classes are those of the global model, and of the
     local one before there is one.
 
+        >>> from lit_gen import ImageSpec, JointDiffusion
         >>> model = JointReplay(JointDiffusion(ImageSpec(1, 8, 10)), num_tasks=5)
         >>> list(model.classify(model.sample(3)).shape)
         [3, 10]
 
     Args:
-        learner: the local model; the global one is as it.
+        learner: the local model, a diffusion model that classifies; the global one is as it.
         num_tasks: length of the stream.
         per_class: drawn images of every class.
         epochs: of the global model's phase, over as many drawn images as the task has real ones; None is the
@@ -71,7 +72,7 @@ class JointReplay(LitGenerator):
 
     def __init__(
         self,
-        learner: JointDiffusion,
+        learner: Diffusion,
         num_tasks: Positive,
         per_class: Positive = 1000,
         epochs: Positive | None = None,
@@ -81,6 +82,8 @@ class JointReplay(LitGenerator):
         spec: ImageSpec | None = None,
     ) -> None:
         super().__init__(spec or learner.spec, learner.make_optimizer, learner.schedule)
+        if not isinstance(learner, Classifies):
+            raise ValueError(f"learner: {type(learner).__name__} does not classify; take joint_diffusion")
         if learner.attributes:
             raise ValueError("attributes=true: images are drawn evenly of classes, which attributes are not")
         self.local, self.whole = learner, copy.deepcopy(learner)
@@ -158,7 +161,7 @@ class JointReplay(LitGenerator):
     def classify(self, image: Tensor) -> Tensor:
         return self.abilities().classify(image)
 
-    def abilities(self) -> JointDiffusion:
+    def abilities(self) -> Diffusion:
         return self.local if self.tasks_seen == 0 else self.whole
 
     # --- drawn images
@@ -174,7 +177,7 @@ class JointReplay(LitGenerator):
         drawn = [dealt(*each) for each in zip(self._pools, sizes, self.pool_dealt, strict=True)]
         return Batch(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
-    def balanced(self, teacher: JointDiffusion, classes: Tensor, *place: int) -> Batch:
+    def balanced(self, teacher: Diffusion, classes: Tensor, *place: int) -> Batch:
         """Images that the teacher draws, `per_class` of each of the classes, bool [K], that it learned, in a
         random order.
 
@@ -205,7 +208,7 @@ class JointReplay(LitGenerator):
             places = places[torch.randperm(len(places), device=device)]
         return pool.map(lambda part: part[places])
 
-    def _labelled(self, teacher: JointDiffusion, count: int) -> Batch:
+    def _labelled(self, teacher: Diffusion, count: int) -> Batch:
         sampler = self.replay_sampler
         image = teacher.sample(count) if sampler is None else sampler(teacher, count)
         unknown = torch.full((count,), -1, device=image.device)

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from lit_gen.continual.pool import dealt, drawn, labels_and_tasks
 from lit_gen.core.frozen import FrozenCopy
-from lit_gen.core.module import LitGenerator, OptimizerFactory, Sampler
+from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory, Sampler
 from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, Classifies, ImageSpec, Phase, Positive, Task, Terms
-from lit_gen.families.classifier import Classifier
 
 LabelSource = Literal["condition", "head", "solver"]
 
@@ -28,14 +27,14 @@ class Solver(LitGenerator):
     At task t a batch of B images for the classifier has B / (t + 1) real ones of the task; the others are
     drawn by the generator of past tasks, in proportion to their sizes and to the classes in them.
 
-        >>> from lit_gen import VAE
+        >>> from lit_gen import VAE, Classifier
         >>> model = Solver(VAE(ImageSpec(1, 28, 10)), Classifier(ImageSpec(1, 28, 10)), num_tasks=5)
         >>> list(model.classify(model.sample(3)).shape)
         [3, 10]
 
     Args:
         generator: of continual learning, such as `GenerativeReplay`; it keeps its own phases.
-        classifier: with its own optimizer and schedule.
+        classifier: any that has one step, such as `Classifier`, with its own optimizer and schedule.
         num_tasks: length of the stream.
         labels: of drawn images: "condition", that with which they were drawn; "head", what the generator's
             own classifier says of them; "solver", what this classifier said before the task, among the
@@ -51,7 +50,7 @@ class Solver(LitGenerator):
     def __init__(
         self,
         generator: LitGenerator,
-        classifier: Classifier,
+        classifier: LitModel,
         num_tasks: Positive,
         labels: LabelSource | None = None,
         real: bool = True,
@@ -62,6 +61,10 @@ class Solver(LitGenerator):
         spec: ImageSpec | None = None,
     ) -> None:
         super().__init__(spec or generator.spec, generator.make_optimizer, generator.schedule)
+        if not isinstance(classifier, Classifies):
+            raise ValueError(
+                f"classifier: {type(classifier).__name__} tells no classes apart; take model=lenet's"
+            )
         self.generator, self.classifier = generator, classifier
         self.before = FrozenCopy(classifier)  # as it was before the task
         self.needs_every_task = generator.needs_every_task

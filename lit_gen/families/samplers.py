@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 from tqdm import tqdm
@@ -12,7 +14,9 @@ from tqdm import tqdm
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import processes
 from lit_gen.core.types import Positive
+from lit_gen.diffusion.outputs import parts, target
 from lit_gen.diffusion.solvers import DDIM, Ancestral, Denoiser, Solver, Spacing, way
+from lit_gen.families.diffusion import Diffusion
 from lit_gen.losses.likelihood import PixelLikelihood
 
 
@@ -180,6 +184,29 @@ def joined(model: LitGenerator, denoiser: LitGenerator) -> JoinedSampler:
     """The model's own sampler, or DDIM in 50 steps, down to the denoiser's noise."""
     own = model.sampler if isinstance(model.sampler, DiffusionSampler) else DiffusionSampler()
     return JoinedSampler(own, denoiser)
+
+
+def slopes(miss: Callable[..., Tensor], at: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of the sum of `miss`, which is called with `at`."""
+    with torch.enable_grad():
+        leaves = [each.detach().requires_grad_() for each in at]
+        return torch.autograd.grad(miss(*leaves).sum(), leaves)
+
+
+def seen_in(model: Diffusion, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    """The image that the model sees in x_t, kept within [-1, 1]."""
+    said, _ = model.said(x, t, condition)
+    return parts(said, model.output, model.path, t, x).image.clamp(-1, 1)
+
+
+def with_noise(model: Diffusion, x: Tensor, t: Tensor, condition: Tensor | None, slope: Tensor) -> Tensor:
+    """The model's output at x_t where its noise has sigma_t times the slope [B, C, S, S] more in it."""
+    alpha, sigma = (level.view(-1, 1, 1, 1) for level in model.path.levels(t))
+    image, noise = parts(model.said(x, t, condition)[0], model.output, model.path, t, x)
+    # x_t stays what it is, so that the image gives way as the noise is moved; at an end of noise alone there
+    # is nothing to divide by.
+    image = image - sigma**2 / alpha.clamp(min=1e-3) * slope
+    return target(model.output, model.path, t, image, noise + sigma * slope)
 
 
 def _size(model: LitGenerator) -> str:
