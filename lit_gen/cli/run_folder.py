@@ -45,30 +45,31 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run reached its end; summary.json of a killed or failed one says so itself."""
         try:
-            return json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))["status"] == "FINISHED"
-        except (OSError, ValueError, LookupError, TypeError):
+            return self.read_summary().get("status") == "FINISHED"
+        except InputError:
             return False
 
     def read_start(self) -> dict[str, Any]:
         """start.json: {"source": config before interpolation, "cpu_threads": ...}; {} where it is missing.
 
         Raises:
-            InputError: it cannot be understood.
+            InputError: it cannot be understood; so of the others.
         """
-        file = self.path / START
+        return self._read(START, f"remove it, {CONFIG} beside it says the same")
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json, see `RunRecord.finish`; {} where it is missing."""
+        return self._read(SUMMARY, f"lit-gen train resume={self.path} writes it again")
+
+    def _read(self, name: str, way_out: str) -> dict[str, Any]:
+        file = self.path / name
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{file}: is damaged ({error}); remove it, {CONFIG} beside it says the same"
-            ) from error
+            return {**json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file}: is damaged ({error}); {way_out}") from error
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml: the configuration with every interpolation done.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """config.yaml: the configuration with every interpolation done."""
         file = self.path / CONFIG
         try:
             text = file.read_text(encoding="utf-8")
@@ -175,14 +176,13 @@ class RunFolder:
     def _is_of_no_use(self) -> bool:
         """Whether a run ended here before it had logged or kept anything, and nothing else lies here."""
         try:
-            summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
-            metrics = self.path / METRICS
+            status, metrics = self.read_summary().get("status"), self.path / METRICS
             rows = len(metrics.read_text(encoding="utf-8").splitlines()) - 1 if metrics.exists() else 0
-            status = summary["status"]
-        except (OSError, ValueError, LookupError, TypeError):
-            return False  # without a summary it may be running
+        except (OSError, ValueError):
+            return False
         kept = [*self.path.iterdir(), *self.path.glob("checkpoints/*"), *self.path.glob("samples/*")]
         names = {file.name for file in kept} - {LOCK}
+        # Without a summary it may be running.
         return status in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
 
     def _empty(self) -> None:

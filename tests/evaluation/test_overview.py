@@ -90,11 +90,14 @@ def test_scores_are_those_over_all_tasks_after_the_last_one(tmp_path):
 
 def test_scores_that_lost_lines_are_refused(tmp_path):
     write_scores(tmp_path, "0,all,fid,1.0,lenet,abc,test,50,50,0", "1,all,fid,3.0,lenet,abc,test,100,90,0")
-    (tmp_path / "summary.json").write_text(json.dumps({"scores": {"fid/lenet": {"all": 3.0}}}))
+    said = {"status": "FINISHED", "scores": {"fid/lenet": {"all": 3.0}}}
+    (tmp_path / "summary.json").write_text(json.dumps(said))
     assert read_scores(tmp_path)[0] == {"fid": 3.0}
     write_scores(tmp_path, "0,all,fid,1.0,lenet,abc,test,50,50,0")
     with pytest.raises(InputError, match="another fid/lenet"):
         read_scores(tmp_path)
+    (tmp_path / "summary.json").write_text(json.dumps(said | {"status": "KILLED"}))
+    assert read_scores(tmp_path)[0] == {"fid": 1.0}  # of a run that has gone on since
 
 
 def test_speed_is_that_of_all_phases_together_and_the_run_must_be_finished(tmp_path):
