@@ -35,7 +35,7 @@ from lit_gen.cli.allowed import locate
 from lit_gen.cli.check import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, below
 
 _INSIDE = re.compile(r"\$\{(\.*\w[\w.\[\]-]*|times:[^${}]*|oc\.env:LIT_GEN_DATA,[^${}]*)\}")
 # ${times:2,${..latent_size}}
@@ -336,11 +336,10 @@ def plain_errors(name: str, node: Any = None) -> Iterator[None]:
                 f"{name}: {text} is not set. trainer=slurm is for processes that srun has started, see "
                 "docs/slurm.sbatch; elsewhere take trainer=ddp."
             ) from cause
-        first = re.match(r"(\w+)([\w.]*[=:])?", text)
-        is_whole = first and first[2] and first[1] in (name.partition(".")[0], *group_names())
+        first = re.match(r"(\w+)[\w.]*[=:]", text)
+        is_whole = first and first[1] in (name.partition(".")[0], *group_names())
         if isinstance(cause, _MISTAKES) and not (isinstance(cause, InputError) and is_whole):
-            is_argument = first and first[2] and first[2].endswith("=")
-            raise InputError(f"{name}{'.' if is_argument else ': '}{text}") from cause
+            raise InputError(below(name, text)) from cause
         raise
 
 

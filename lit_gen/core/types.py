@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
@@ -31,6 +32,11 @@ class InputError(ValueError):
 
     The message names the key or the file, what came, what is allowed, and the way out.
     """
+
+
+def below(key: str, problem: str) -> str:
+    """What is wrong at a key: "key.argument=..." where that begins with an argument, else "key: ..."."""
+    return f"{key}{'.' if re.match('[a-zA-Z_][a-zA-Z0-9_.]*=', problem) else ': '}{problem}"
 
 
 class Diverged(RuntimeError):
