@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from lit_gen.cli.run_folder import START, RunFolder
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.types import Classifies, InputError, StreamData
+from lit_gen.core.types import Classifies, InputError, StreamData, together
 from lit_gen.evaluation.context import Context
 
 log = logging.getLogger(__name__)
@@ -99,27 +100,19 @@ def check_parts(module: LitModel, data: StreamData, callbacks: Sequence[Any] = (
     Raises:
         InputError: all that they refuse.
     """
-    problems = []
     if module.needs_pairs != getattr(data, "gives_pairs", False):
         what = ("two domains", "one domain") if module.needs_pairs else ("single images", "two domains")
         way_out = "data=unpaired_folders or so" if module.needs_pairs else "other data, or model=cyclegan"
-        problems.append(
+        raise InputError(
             f"model: {type(module).__name__} learns from {what[0]}, and {type(data).__name__} has {what[1]}; "
             f"use {way_out}"
         )
-    elif _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
-        problems.append(
+    if _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
+        raise InputError(
             f"model: {type(module).__name__} learns one class of each image here, and {type(data).__name__} "
             "has attributes; leave model.condition=label out, or use data with classes"
         )
-    for callback in callbacks:
-        try:
-            if not problems and hasattr(callback, "check"):
-                callback.check(module, data)
-        except InputError as problem:
-            problems.append(str(problem))
-    if problems:
-        raise InputError("\n".join(problems))
+    together(*(partial(each.check, module, data) for each in callbacks if hasattr(each, "check")))
 
 
 def _needs_classes(module: LitModel) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,16 +18,18 @@ from typing import Any
 import yaml
 
 from lit_gen.cli.lock import LOCK, RunLock
-from lit_gen.core.checkpoint import Stored
+from lit_gen.cli.words import key_of
+from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
+from lit_gen.tracking.metrics_file import MetricsFile
 
 _HANDED_ON = "LIT_GEN_RUN_FOLDER"
 CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "metrics.csv"
 _BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
 _BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
 """All that a run writes before its first checkpoint."""
-MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
+_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
 """Keys of a run that may be others when it is resumed."""
 _MOST_NAMED = 4
 
@@ -108,6 +110,32 @@ class RunFolder:
                 + (f"; and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else "")
                 + ". Nothing was changed. Put the run's own checkpoint back, or name another one of its own."
             )
+
+    def stored(self, resume: str) -> Stored | None:
+        """The checkpoint to go on from; None for a run that was stopped before its first one.
+
+        Raises:
+            InputError: it is of another run, or what it needs of this folder is damaged or gone.
+        """
+        is_file, any_left = Path(resume).is_file(), has_checkpoint(self.path)
+        if is_file and Path(resume).name not in (LAST, PREVIOUS) and any_left:
+            log.warning(
+                "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
+            )
+        if is_file or any_left:
+            stored = read(resume if is_file else self.path)
+            self.refuse_foreign(stored)
+            if rank() == 0:
+                MetricsFile(self.path).check(stored.num_logged)
+            return stored
+        # Scores come after a checkpoint, and the folder of checkpoints before everything.
+        if (self.path / "scores.csv").is_file() or not (self.path / "checkpoints").is_dir():
+            raise InputError(
+                f"resume={self.path}: its checkpoints are gone. Nothing was changed. "
+                "Put a checkpoint back into checkpoints/, or train again with another output_dir="
+            )
+        log.warning("%s has no checkpoint yet; the run begins again", self.path)
+        return None
 
     def write_start(self, **values: Any) -> None:
         """Adds to start.json."""
@@ -191,14 +219,23 @@ class RunFolder:
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
 
 
-def may_change(key: str) -> bool:
-    """Whether a resumed run may have another value there."""
-    return any(f"{key}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+def refuse_changes(words: Sequence[str]) -> None:
+    """Raises InputError for a word with which a resumed run would compute something else."""
+    for word in words:
+        if not _may_change(key_of(word)):
+            raise InputError(
+                f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "
+                "For another run leave resume= out."
+            )
+
+
+def _may_change(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
 def _is_free(key: str) -> bool:
     """Whether a run's checkpoint may have another value there: the run was moved, or resumed otherwise."""
-    return key == "output_dir" or may_change(key.removeprefix("choices."))
+    return key == "output_dir" or _may_change(key.removeprefix("choices."))
 
 
 def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
@@ -37,6 +37,19 @@ class InputError(ValueError):
 def below(key: str, problem: str) -> str:
     """What is wrong at a key: "key.argument=..." where that begins with an argument, else "key: ..."."""
     return f"{key}{'.' if re.match('[a-zA-Z_][a-zA-Z0-9_.]*=', problem) else ': '}{problem}"
+
+
+def together(*steps: Callable[[], Any]) -> list[Any]:
+    """What each step returns; one InputError with the complaints of all of them that have one."""
+    results, complaints = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise InputError("\n".join(dict.fromkeys(complaints)))
+    return results
 
 
 class Diverged(RuntimeError):
