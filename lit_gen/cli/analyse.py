@@ -125,11 +125,7 @@ def run(words: list[str]) -> int:
 
 
 def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
-    """The use with its options, and the words that change the run's configuration.
-
-    Raises:
-        InputError: an option that this use does not take, or a value that it cannot.
-    """
+    """The use with its options, and the words about the configuration; InputError for any other word."""
     parameters = signature_of(USES[what]).parameters
     own_words(words, _OWN, others=(*parameters, *group_names()))
     options = {word.key: word for word in map(parse, [each for each in words if key_of(each) in parameters])}

@@ -119,11 +119,7 @@ def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
 
 
 def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Series:
-    """The runs to be made; every row composes with the overrides.
-
-    Raises:
-        InputError: before anything is trained.
-    """
+    """The runs to be made; InputError where a row does not compose with the overrides."""
     group, names = rows.removesuffix("s"), list(dict.fromkeys(own[rows]))
     seeds, epochs, minutes = own.get("seeds", [0]), own.get("epochs"), own.get("minutes")
     if epochs and minutes:
@@ -143,11 +139,7 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:
-    """What the runs are called: by experiment or model; other settings of it get a number.
-
-    Raises:
-        InputError: a folder holds no run.
-    """
+    """By experiment or model, other settings of it with a number; InputError where a folder holds no run."""
     known: dict[str, list[str]] = {}  # label -> settings but for the seed, in the order they came
     labels = {}
     for folder in folders:

@@ -72,11 +72,7 @@ class Composed(NamedTuple):
 
 
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
-    """Composes `conf/<config_name>.yaml` with its groups and the words, and checks the result.
-
-    Raises:
-        InputError: whatever is wrong with groups, keys or values.
-    """
+    """Composes `conf/<config_name>.yaml` with the words; InputError with all that the check finds wrong."""
     known = default_choices(conf / f"{config_name}.yaml")
     return _checked(
         *_laid_over(config_name, together(*(partial(parse, word) for word in words)), known, conf)

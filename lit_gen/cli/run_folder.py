@@ -88,11 +88,7 @@ class RunFolder:
         )
 
     def refuse_foreign(self, stored: Stored) -> None:
-        """Compares a checkpoint's configuration with that of the run, but for what may change.
-
-        Raises:
-            InputError: it is of another run; names the first keys that differ.
-        """
+        """Raises InputError with the first keys where a checkpoint's configuration is of another run."""
         own, known = self.read_start().get("source"), dict(_leaves(stored.config))
         is_exact = own is not None
         own = dict(_leaves(own if is_exact else self.read_config()))
@@ -184,11 +180,7 @@ class RunFolder:
                 place.rmdir()
 
     def branch(self, path: Path, stored: Stored | None) -> RunFolder:
-        """A new folder for what follows on a checkpoint of this run, with the curves so far.
-
-        Raises:
-            InputError: there is no checkpoint, or no place for it.
-        """
+        """A new run's folder, with the curves so far; InputError without a checkpoint, or a place for it."""
         if stored is None:
             raise InputError(
                 f"output_dir={path}: {self.path} has no checkpoint yet that a new run could go on from; "
@@ -267,11 +259,7 @@ def new_folder(output_dir: str | None, choices: dict[str, str], seed: int) -> Ru
 
 
 def found_folder(resume: str) -> RunFolder:
-    """The folder that `resume=` means: given itself or by one of its checkpoints.
-
-    Raises:
-        InputError: there is no run.
-    """
+    """The run of a folder, or of one of its checkpoints; InputError where there is none."""
     path = Path(resume).absolute()
     folder = path.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path
     if not (folder / CONFIG).is_file():

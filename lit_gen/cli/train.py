@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -239,7 +238,7 @@ def _train(
         record.finish("KILLED", trainer)
         if rank() == 0:
             log.warning("stopped; go on with: lit-gen train resume=%s", folder.path)
-        raise SystemExit(stop.code or 128 + signal.SIGINT) from None
+        raise SystemExit(stop.exit_code) from None
     except BaseException as error:
         record.finish(status_of(error), trainer)
         if stop.code is not None:  # in another process than the first, which has ended

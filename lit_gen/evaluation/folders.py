@@ -90,11 +90,7 @@ def image_files(name: str, folder: Path, otherwise: str = "") -> list[Path]:
 
 @contextmanager
 def filled_folder(name: str, out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all went well; otherwise `out` stays as it was.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """A folder whose files move to `out` when all went well; InputError where that cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as draft:

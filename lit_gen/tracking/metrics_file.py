@@ -75,11 +75,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Brings all rows into the file.
-
-        Raises:
-            CannotWrite: the disk took no more; the file is as it was.
-        """
+        """Brings all rows into the file, or raises CannotWrite and leaves it as it was."""
         rows = self.rows
         # One write, so that a kill cuts at most one line, which the next run repairs.
         with self.path.open("ab", buffering=0) as file:
