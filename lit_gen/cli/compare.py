@@ -15,6 +15,7 @@ from annotated_types import Gt, Lt
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import label_of, open_run, refuse_unused
+from lit_gen.cli.run_folder import SUMMARY, RunFolder
 from lit_gen.cli.runs import SETTINGS, Series
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import read_newest
@@ -29,7 +30,7 @@ from lit_gen.evaluation.overview import (
     overview_of,
     picture_of,
     read_scores,
-    read_summary,
+    training_speed,
 )
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv
@@ -163,7 +164,11 @@ def _numbers(label: str, folder: Path, overrides: Sequence[str]) -> RunNumbers:
         InputError: the run is not finished or cannot be read.
     """
     scores, judge = read_scores(folder)
-    values = scores | read_summary(folder)
+    summary = RunFolder(folder).read_summary()
+    if summary.get("status") != "FINISHED":
+        how = summary.get("status", f"not finished ({SUMMARY} is missing)")
+        raise InputError(f"{folder}: this run is {how}; lit-gen train resume={folder} goes on with it")
+    values = scores | training_speed(summary["phases"])
     stored = read_newest(folder)
     values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -82,25 +81,9 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
     return {row.metric: row.value for row in kept if math.isfinite(row.value)}, "".join(judge)
 
 
-def read_summary(folder: Path) -> dict[str, float]:
-    """Seconds of training (without validation and scoring) and images per second, from summary.json.
-
-    Raises:
-        InputError: the run has not ended well, or the file is none of ours.
-    """
-    file = folder / "summary.json"
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        status, phases = summary["status"], summary["phases"]
-        images = sum(phase["images"] for phase in phases)
-        seconds = sum(phase["seconds"] for phase in phases)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder}: holds no finished run ({file.name} is missing or cannot be read); lit-gen train "
-            f"resume={folder} finishes it"
-        ) from error
-    if status != "FINISHED":
-        raise InputError(f"{folder}: this run is {status}; lit-gen train resume={folder} goes on with it")
+def training_speed(phases: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds of training (without validation and scoring) and images per second, of a summary's phases."""
+    images, seconds = (sum(phase[key] for phase in phases) for key in ("images", "seconds"))
     return {"train_seconds": seconds, **({"images_per_second": images / seconds} if seconds else {})}
 
 
