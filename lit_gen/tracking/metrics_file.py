@@ -129,15 +129,16 @@ def read_metrics(file: Path, count: int | None = None) -> list[tuple[int, int | 
     if not file.is_file():
         return []
     _, *lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] or [""]
-    rows = []
-    for line in lines[:count]:
-        with suppress(ValueError, csv.Error):
-            step, epoch, name, value = () if "\0" in line else next(csv.reader([line]))
+    rows, expected = [], len(lines) if count is None else count
+    with suppress(ValueError, csv.Error):
+        for step, epoch, name, value in csv.reader(lines[:expected]):
+            if "\0" in name:
+                break
             rows.append((int(step or 0), int(epoch) if epoch else None, name, float(value)))
-    if len(rows) < (expected := len(lines) if count is None else count):
+    if len(rows) < expected:
         raise InputError(
-            f"{file}: is damaged; of its first {expected} values {len(rows)} are whole. Nothing was changed. "
-            "Put the file back, or remove it to go on without those values."
+            f"{file}: is damaged; of its first {expected} values only {len(rows)} can be read. Nothing was "
+            "changed. Put the file back, or remove it to go on without those values."
         )
     return rows
 
