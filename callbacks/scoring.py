@@ -143,10 +143,13 @@ class Scoring(Callback):
         """Files, and what loggers take beside the scores of this test. On rank 0."""
         data, step = trainer.datamodule, batches_seen(trainer)
         write_text(folder / "scores.csv", self.board.csv())
-        summary = self.board.summary()
-        values = {f"test/mean/{kind}": one.mean for kind, one in summary.items()}
-        values |= {f"test/forgetting/{kind}": one.forgetting for kind, one in summary.items()}
-        values = {name: value for name, value in values.items() if not math.isnan(value)}
+        values = {
+            f"test/{name}/{kind}": value
+            for kind, one in self.board.summary().items()
+            for name, value in one._asdict().items()
+            if name in ("mean", "forgetting", "backward_transfer", "forward_transfer")
+            and not math.isnan(value)
+        }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
             if isinstance(logger, TakesRows):

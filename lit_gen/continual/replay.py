@@ -11,14 +11,14 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
+from lit_gen.continual.pool import dealt, drawn, labels_and_tasks
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator, Sampler
 from lit_gen.core.progress import epochs_done
-from lit_gen.core.random import Use, forked_rng, processes
+from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, ImageSpec, Phase, Positive, Task, Terms
 
 Loss = Callable[[Batch, float], Terms]
-BLOCK = 500  # items of a pool that are drawn at once, however many processes there are
 
 
 class GenerativeReplay(LitGenerator):
@@ -91,9 +91,8 @@ class GenerativeReplay(LitGenerator):
         if self.distil:
             (turn,) = phases[0].turns
             phases[0] = replace(phases[0], turns=(replace(turn, loss=partial(self._mixed, turn.loss)),))
-        first, last = phases[0], phases[-1]
-        phases[0] = replace(first, begin=_both(self._refresh, first.begin))
-        phases[-1] = replace(phases[-1], end=_both(last.end, self._close))
+        phases[0] = phases[0].framed(before=self._refresh)
+        phases[-1] = phases[-1].framed(after=self._close)
         return tuple(phases)
 
     def evaluate(self, batch: Batch) -> Terms:
@@ -129,11 +128,7 @@ class GenerativeReplay(LitGenerator):
 
     def _drawn(self, count: int, seen: int) -> Batch:
         """Images of the first `seen` tasks from the teacher."""
-        task = torch.multinomial(self.task_sizes[:seen], count, replacement=True)
-        counts = self.label_counts[task]
-        is_labelled = counts.sum(1) > 0
-        label = torch.multinomial(counts + (~is_labelled).float()[:, None], 1).squeeze(1)
-        label = torch.where(is_labelled, label, -1)  # a task without labels
+        label, task = labels_and_tasks(count, self.task_sizes[:seen], self.label_counts)
         conditions = {n: v for n, v in (("label", label), ("task", task)) if n in self.conditions}
         unknown = torch.full_like(task, -1)
         return Batch(
@@ -151,12 +146,7 @@ class GenerativeReplay(LitGenerator):
 
     def _dealt(self, count: int, seen: int) -> Batch:
         """The pool's next images: this process's of `count` for each."""
-        pool = self._current_pool(seen)
-        world, rank = processes()
-        # On the device: reading how many were dealt would wait for all that it has still to do.
-        places = self.pool_dealt + rank + world * torch.arange(count, device=self.pool_dealt.device)
-        self.pool_dealt += world * count
-        return pool.map(lambda part: part[places % pool.size]).ready()
+        return dealt(self._current_pool(seen), count, self.pool_dealt)
 
     def _current_pool(self, seen: int) -> Batch:
         """The pool of this task and epoch; made here and not in `begin`, which comes before a checkpoint's
@@ -171,23 +161,15 @@ class GenerativeReplay(LitGenerator):
         return self._pool
 
     def _made_pool(self, seen: int, number: int) -> Batch:
-        """The `number`-th pool of the task, as it is stored; every process draws some of its blocks."""
-        total, place = self.pool_size * seen, (int(self.pool_seed), Use.REPLAY_POOL, number)
-        world, rank = processes()
-        device = self.pool_dealt.device
-        image = torch.zeros(total, *self.spec.shape, dtype=self.spec.stored, device=device)
-        pool = Batch(image, *torch.zeros(3, total, dtype=torch.long, device=device))
-        for block in range(rank, -(-total // BLOCK), world):
-            part = slice(block * BLOCK, min((block + 1) * BLOCK, total))
-            with forked_rng(*place, block, device=device):
-                drawn = self._drawn(part.stop - part.start, seen)
-            drawn = drawn._replace(image=self.spec.to_stored(drawn.image))
-            for whole, some in zip(pool, drawn, strict=True):
-                whole[part] = some
-        if world > 1:
-            for whole in pool:
-                torch.distributed.all_reduce(whole)  # each place was filled by one process
-        return pool
+        """The `number`-th pool of the task, as it is stored."""
+        place = (int(self.pool_seed), Use.REPLAY_POOL, number)
+        return drawn(
+            self.pool_size * seen,
+            lambda count: self._drawn(count, seen),
+            self.spec,
+            self.pool_dealt.device,
+            *place,
+        )
 
     def _refresh(self, task: Task) -> None:
         self.teacher.refresh(self.learner)
@@ -206,11 +188,3 @@ class GenerativeReplay(LitGenerator):
 def _after(first: Any, second: Any | None) -> Any:
     """Prepares with `first`, then with `second` if there is one."""
     return first if second is None else lambda batch: second(first(batch))
-
-
-def _both(first: Any, second: Any) -> Any:
-    def begin_or_end(task: Task) -> None:
-        first(task)
-        second(task)
-
-    return begin_or_end

@@ -90,7 +90,9 @@ class LitModel(LightningModule):
 
     def enter(self, phase: Phase, course: Course) -> None:
         """Freezes everything but what the phase trains and sets train / evaluation mode of every module."""
-        self.phase, self.course = phase, course
+        self.phase = phase
+        for model in (part for part in self.modules() if isinstance(part, LitModel)):
+            model.course = course  # also of the models inside
         self._curves = Means()
         self.automatic_optimization = not phase.is_manual
         self.zero_grad(set_to_none=True)

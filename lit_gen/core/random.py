@@ -31,6 +31,7 @@ class Use(IntEnum):
     POSTERIOR_CHOICE = 221
     POSTERIOR = 222
     TERMS = 231  # a model's own, of held-out images
+    TASK_ACCURACY = 232
     LATENT_MAP = 301
     CHOICE = 401  # analyses
     NOISE = 402

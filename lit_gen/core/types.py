@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from annotated_types import Ge, Gt, Le
@@ -161,6 +161,21 @@ class Phase:
     ) -> Phase:
         """A phase of one turn; `rest` are further attributes of the phase."""
         return cls(name, (Turn(name, loss, trains, optimizer),), epochs, **rest)
+
+    def framed(
+        self, before: Callable[[Task], None] = do_nothing, after: Callable[[Task], None] = do_nothing
+    ) -> Phase:
+        """The same phase with something done before its `begin` and after its `end`."""
+
+        def begin(task: Task) -> None:
+            before(task)
+            self.begin(task)
+
+        def end(task: Task) -> None:
+            self.end(task)
+            after(task)
+
+        return replace(self, begin=begin, end=end)
 
     @property
     def trains(self) -> tuple[nn.Module, ...]:

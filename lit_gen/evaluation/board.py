@@ -10,17 +10,26 @@ import torch
 from torch import Tensor
 
 from lit_gen.evaluation.tables import as_csv, as_text, short
-from lit_gen.metrics.task_matrix import Better, Mean, backward_transfer, final_mean, forgetting
+from lit_gen.metrics.task_matrix import (
+    Better,
+    Mean,
+    backward_transfer,
+    final_mean,
+    forgetting,
+    forward_transfer,
+)
 
 FLOOR = "floor_"
-"""Begins the name of a metric between real training images and real test images: what to compare with."""
+"""Begins the name of what to compare a metric with: its value between real training images and real test
+images or, of an accuracy, by chance."""
 
 LOCAL = "local_"
 """Begins the name of a metric of samples from what learned a task, before it was consolidated."""
 
 MAIN = (
     *("fid", "precision", "recall", "prd_precision", "prd_recall"),
-    *("nll", "bits_per_dim", "active_units", "mutual_information", "accuracy"),
+    *("nll", "bits_per_dim", "active_units", "mutual_information"),
+    *("accuracy", "task_accuracy"),
 )
 """The metrics that are shown at the end of a run, in the order in which they come."""
 
@@ -29,7 +38,7 @@ class Row(NamedTuple):
     """One number about a model, with all that is needed to know what it means."""
 
     on_task: int | None  # None: all tasks seen so far
-    metric: str  # "fid"; "floor_fid" compares real training images with the real images instead
+    metric: str  # "fid", "floor_fid", "local_fid"
     value: float  # NaN where there were too few images
     extractor: str  # empty where there is none
     extractor_hash: str
@@ -48,6 +57,8 @@ class Summary(NamedTuple):
     forgetting_over: int
     backward_transfer: float
     backward_transfer_over: int
+    forward_transfer: float
+    forward_transfer_over: int
     all: float  # over all tasks seen, as one set of images
 
 
@@ -103,18 +114,34 @@ class Board:
         found = [r.value for after, r in self._of(metric, extractor) if r.on_task is None and after == last]
         return found[0] if found else math.nan
 
+    def means(self, metric: str, extractor: str) -> dict[str, Mean]:
+        """Mean, forgetting, backward and forward transfer; over 0 of 0 tasks where there is no number."""
+        names = ("mean", "forgetting", "backward_transfer", "forward_transfer")
+        found = dict.fromkeys(names, Mean(math.nan, 0, 0))
+        matrix, way = self.matrix(metric, extractor), self.better.get(metric)
+        for last in self.measured(metric, extractor)[-1:]:
+            found["mean"] = final_mean(matrix, last)
+            if way:
+                is_cost, floor = way == "lower", self.matrix(FLOOR + metric, extractor)[last]
+                found["forgetting"] = forgetting(matrix, is_cost, last)
+                found["backward_transfer"] = backward_transfer(matrix, is_cost, last)
+                found["forward_transfer"] = forward_transfer(matrix, floor, is_cost, last)
+        return found
+
+    def in_words(self, metric: str, extractor: str) -> str:
+        """The means that exist, and over how many tasks they are where a score is missing."""
+        return ", ".join(
+            f"{name.replace('_', ' ')} {mean.in_words(short(mean.value))}"
+            for name, mean in self.means(metric, extractor).items()
+            if mean.of or name == "mean"
+        )
+
     def summary(self) -> dict[str, Summary]:
         """By "<metric>/<extractor>", or the metric alone; floors and local scores left out."""
         found = {}
         for metric, extractor in self.kinds():
             if not metric.startswith((FLOOR, LOCAL)):
-                matrix, lasts = self.matrix(metric, extractor), self.measured(metric, extractor)[-1:]
-                means = [Mean(math.nan, 0, 0)] * 3
-                if lasts:
-                    means[0] = final_mean(matrix, *lasts)
-                if lasts and (way := self.better.get(metric)):
-                    changes = (forgetting, backward_transfer)
-                    means[1:] = (change(matrix, way == "lower", *lasts) for change in changes)
+                means = self.means(metric, extractor).values()
                 numbers = (number for mean in means for number in (mean.value, mean.over))
                 name = f"{metric}/{extractor}" if extractor else metric
                 found[name] = Summary(*numbers, self.over_all(metric, extractor))
@@ -146,7 +173,7 @@ class Board:
                 floor = self.matrix(FLOOR + metric, extractor)
                 shown = [*matrix_lines(matrix, floor, measured), *self._local_line(metric, extractor)]
                 text = as_text(shown, head=f"{title}, {better} is better")
-                blocks.append(f"{text}\n{in_words(matrix, better, measured[-1])}")
+                blocks.append(f"{text}\n{self.in_words(metric, extractor)}")
         return "\n\n".join([*blocks, *([as_text(lines)] if lines else [])])
 
     def _local_line(self, metric: str, extractor: str) -> list[dict[str, str]]:
@@ -178,11 +205,3 @@ def matrix_lines(matrix: Tensor, floor: Tensor, measured: Sequence[int]) -> list
 
 def _or_nan(value: float) -> str:
     return "nan" if math.isnan(value) else short(value)
-
-
-def in_words(matrix: Tensor, better: Better, last: int | None = None) -> str:
-    """Mean and forgetting of a matrix, and over how many tasks they are where a score is missing."""
-    mean = final_mean(matrix, last)
-    lost = forgetting(matrix, better == "lower", last) if better else Mean(math.nan, 0, 0)
-    words = f"mean {mean.in_words(short(mean.value))}"
-    return f"{words}, forgetting {lost.in_words(short(lost.value))}" if lost.of else words

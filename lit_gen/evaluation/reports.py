@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from lit_gen.core.types import Fraction, InputError
-from lit_gen.evaluation.board import Board, Row, in_words
+from lit_gen.evaluation.board import Board, Row
 from lit_gen.evaluation.plots import heat_maps
 from lit_gen.evaluation.tables import as_text
 
-_DRAWN = ("fid", "precision", "recall", "accuracy")
+_DRAWN = ("fid", "precision", "recall", "accuracy", "task_accuracy")
 _ABOUT = ("source", "extractor")  # of published figures; words, not figures
-_SHARES = ("prd_precision", "prd_recall", "precision", "recall", "accuracy")  # published in percent
+_SHARES = (
+    "prd_precision",
+    "prd_recall",
+    "precision",
+    "recall",
+    "accuracy",
+    "task_accuracy",
+)  # published in percent
 
 
 def matrix_picture(board: Board) -> Tensor | None:
@@ -26,7 +34,7 @@ def matrix_picture(board: Board) -> Tensor | None:
         matrix, better = board.matrix(metric, extractor), board.better.get(metric, "")
         if metric in _DRAWN and not matrix.isnan().all():
             name = f"{metric} ({extractor})" if extractor else metric
-            words = in_words(matrix, better, board.measured(metric, extractor)[-1])
+            words = textwrap.fill(board.in_words(metric, extractor), 44)
             panels[f"{name}\n{words}"] = (matrix, better == "lower")
     return heat_maps(panels) if panels else None
 

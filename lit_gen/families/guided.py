@@ -14,6 +14,7 @@ from lit_gen.core.module import LitGenerator
 from lit_gen.core.types import NonNegative
 from lit_gen.diffusion.outputs import parts, target
 from lit_gen.diffusion.solvers import Denoiser
+from lit_gen.families.diffusion import Diffusion
 from lit_gen.families.samplers import DiffusionSampler
 from lit_gen.nets.unet import Features
 
@@ -95,26 +96,38 @@ class GuidedSampler(DiffusionSampler):
         return model.net.rest(Features(tuple(maps[:-1]), maps[-1], features.told))
 
     def _moved_noise(self, model: LitGenerator, x: Tensor, t: Tensor, wanted: Tensor) -> Tensor:
-        """The model's output where its noise has sigma_t times the gradient by x_t more in it."""
-        path, output = model.path, model.output
-
         def miss(x: Tensor) -> Tensor:
             if self.by == "noisy":
                 return model.miss(model.logits(x, t), wanted)
-            image = parts(model.said(x, t, None)[0], output, path, t, x).image
-            return model.miss(model.classify(image.clamp(-1, 1)), wanted)
+            return model.miss(model.classify(seen_in(model, x, t, None)), wanted)
 
         (slope,) = self._slopes(miss, [x])
-        alpha, sigma = (level.view(-1, 1, 1, 1) for level in path.levels(t))
-        image, noise = parts(model.said(x, t, None)[0], output, path, t, x)
-        # x_t stays what it is, so that the image gives way as the noise is moved; at an end of noise alone
-        # there is nothing to divide by.
-        image = image - sigma**2 / alpha.clamp(min=1e-3) * slope
-        return target(output, path, t, image, noise + sigma * slope)
+        return with_noise(model, x, t, None, slope)
 
     def _slopes(self, miss: Callable[..., Tensor], at: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of the sum of `miss`, times the strength, with the sign that is asked for."""
-        with torch.enable_grad():
-            leaves = [each.detach().requires_grad_() for each in at]
-            slopes = torch.autograd.grad(miss(*leaves).sum(), leaves)
-        return [(-self.strength if self.ascends else self.strength) * slope for slope in slopes]
+        """`slopes`, times the strength, with the sign that is asked for."""
+        strength = -self.strength if self.ascends else self.strength
+        return [strength * slope for slope in slopes(miss, at)]
+
+
+def slopes(miss: Callable[..., Tensor], at: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of the sum of `miss`, which is called with `at`."""
+    with torch.enable_grad():
+        leaves = [each.detach().requires_grad_() for each in at]
+        return torch.autograd.grad(miss(*leaves).sum(), leaves)
+
+
+def seen_in(model: Diffusion, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    """The image that the model sees in x_t, kept within [-1, 1]."""
+    said, _ = model.said(x, t, condition)
+    return parts(said, model.output, model.path, t, x).image.clamp(-1, 1)
+
+
+def with_noise(model: Diffusion, x: Tensor, t: Tensor, condition: Tensor | None, slope: Tensor) -> Tensor:
+    """The model's output at x_t where its noise has sigma_t times the slope [B, C, S, S] more in it."""
+    alpha, sigma = (level.view(-1, 1, 1, 1) for level in model.path.levels(t))
+    image, noise = parts(model.said(x, t, condition)[0], model.output, model.path, t, x)
+    # x_t stays what it is, so that the image gives way as the noise is moved; at an end of noise alone there
+    # is nothing to divide by.
+    image = image - sigma**2 / alpha.clamp(min=1e-3) * slope
+    return target(model.output, model.path, t, image, noise + sigma * slope)

@@ -120,9 +120,7 @@ class JointDiffusion(Diffusion):
 
     def classifier_step(self, batch: Batch, progress: float) -> Terms:
         """Cross-entropy and accuracy, means over the images with a label; 0 where there is none."""
-        image, wanted = batch.image, self.wanted(batch.label)
-        if self.head.training and self.augmentation is not None:
-            image, wanted = self.augmentation(image, wanted)
+        image, wanted = self.lesson(batch)
         t = torch.zeros(len(image), device=image.device)
         if self.head.training and self.classifies_noised:
             t = self.times.draw(len(image), self.path, image.device).t
@@ -134,6 +132,13 @@ class JointDiffusion(Diffusion):
         cross_entropy = self.miss(logits, wanted).sum() / count
         right = torch.where(known, self._right(logits, wanted), 0).sum() / count
         return {"loss": cross_entropy, "cross_entropy": cross_entropy, "accuracy": right}
+
+    def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Images and what is `wanted` of them, in training after the augmentation."""
+        image, wanted = batch.image, self.wanted(batch.label)
+        if self.head.training and self.augmentation is not None:
+            return self.augmentation(image, wanted)
+        return image, wanted
 
     def wanted(self, label: Tensor) -> Tensor:
         """What the head is to say: float32 [B, K], one-hot rows or attributes; -1 where it is not known.

@@ -21,6 +21,7 @@ from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.judges.likelihood import LogLikelihood
 from lit_gen.evaluation.judges.posterior import PosteriorCollapse
 from lit_gen.evaluation.judges.quality import SampleQuality
+from lit_gen.evaluation.judges.task_accuracy import TaskAccuracy
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.reports import ModeCollapse
 from lit_gen.metrics.frechet import FrechetDistance
@@ -96,12 +97,28 @@ def test_a_run_leaves_its_rows_in_files_loggers_and_state(tmp_path):
     assert logger.given == [(6, 2, 0), (9, 2, 1)] and logger.pictures == ["kept", "matrix"] * 2
     logger.flush()
     logged = {line.split(",")[2] for line in logger.path.read_text().splitlines()}
-    names = {f"test/{name}/lenet" for name in ("fid", "floor/fid", "mean/fid", "forgetting/fid")}
+    names = {
+        f"test/{name}/lenet"
+        for name in ("fid", "floor/fid", "mean/fid", "forgetting/fid", "backward_transfer/fid")
+    }
     assert names | {"test/fid/lenet/task1"} <= logged and "test/forgetting/floor_fid/lenet" not in logged
     torch.save(scoring.state_dict(), tmp_path / "state.pt")
     other = Scoring({}, collapse=ModeCollapse())
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert other.board.csv() == scoring.board.csv() == (tmp_path / "scores.csv").read_text()
+
+
+def test_scores_of_tasks_to_come_and_the_forward_transfer_are_logged(tmp_path):
+    logger, data, model = MetricsFile(tmp_path), ToyData(0), ToyModel()
+    trainer = make_trainer(
+        Scoring({"task_accuracy": TaskAccuracy()}), default_root_dir=tmp_path, logger=[logger]
+    )
+    trainer.test(model, datamodule=data, verbose=False)
+    logger.flush()
+    logged = {line.split(",")[2] for line in logger.path.read_text().splitlines()}
+    names = {"task_accuracy", "task_accuracy/task1", "floor/task_accuracy/task1", "mean/task_accuracy"}
+    assert {f"test/{name}" for name in names | {"forward_transfer/task_accuracy"}} <= logged
+    assert not any("/backward_transfer/" in name or "/forgetting/" in name for name in logged)
 
 
 def test_published_figures_wait_for_the_last_task_and_mere_evaluation_writes_nothing(tmp_path):
@@ -176,6 +193,7 @@ def _rows_of_every_judge(**settings):
         "quality": quality,
         "likelihood": LogLikelihood(draws=3, batch_size=64, per_task=True),
         "terms": TermMeans(batch_size=64),
+        "task_accuracy": TaskAccuracy(batch_size=64),
     }
     scoring = Scoring(judges, writes=False)
     make_trainer(scoring, **settings).test(ToyModel({"task"}), ToyData(), verbose=False)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from toys import SPEC, CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
-from lit_gen.continual.replay import BLOCK, GenerativeReplay
+from lit_gen.continual.pool import BLOCK
+from lit_gen.continual.replay import GenerativeReplay
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.random import Use, forked_rng
@@ -166,7 +167,7 @@ def test_neither_batch_size_nor_processes_change_a_pool_or_its_order(monkeypatch
     def dealt(sizes, world=1, rank=0):
         torch.manual_seed(0)
         replay, batch, _ = after_tasks(2, make_vae(), replay="pool", pool_size=600)
-        monkeypatch.setattr("lit_gen.continual.replay.processes", lambda: (world, rank))
+        monkeypatch.setattr("lit_gen.continual.pool.processes", lambda: (world, rank))
         # What the other process draws is added by torch.distributed.
         monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
         parts = [replay.with_replay(batch.map(lambda p, n=n: p[:n])).image[n:] for n in sizes]

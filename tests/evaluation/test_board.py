@@ -97,7 +97,7 @@ def test_the_table_shows_matrices_with_their_floor_and_single_scores_in_lines():
         "after 1      30    8.04       -",
         "after 2     250      16       4",
         "floor     0.500   0.500   0.500",
-        "mean 90, forgetting 124",
+        "mean 90, forgetting 124, backward transfer -124",
         "",
         "score  value  better",
         "nll     97.5  lower",
@@ -115,14 +115,14 @@ def test_scores_that_came_out_as_nan_stay_visible():
             assert (summary.mean, summary.mean_over, summary.forgetting) == (20, 1, 10)
             assert made.table().splitlines()[3:5] == [
                 "after 1      20     nan       -",
-                "mean 20 over 1 of 2 tasks, forgetting 10",
+                "mean 20 over 1 of 2 tasks, forgetting 10, backward transfer -10",
             ]
     summary = made.summary()["fid/lenet"]
     assert math.isnan(summary.mean) and summary.mean_over == 0 and math.isnan(summary.forgetting)
     lines = made.table().splitlines()
     assert lines[4:6] == [
         "after 2     nan     nan     nan",
-        "mean - over 0 of 3 tasks, forgetting - over 0 of 2 tasks",
+        "mean - over 0 of 3 tasks, forgetting - over 0 of 2 tasks, backward transfer - over 0 of 2 tasks",
     ]
     assert lines[-1].split()[:2] == ["nll", "nan"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_gen.metrics import task_matrix
-from lit_gen.metrics.task_matrix import Mean
+from lit_gen.metrics.task_matrix import Mean, forward_transfer
 
 N = math.nan
 ACCURACY = torch.tensor([[0.9, N, N], [0.95, 0.8, N], [0.5, 0.85, 0.7]])
@@ -62,6 +62,24 @@ def test_a_mean_says_over_how_many_tasks_it_is():
     matrix[2] = N  # measured, and all of it broken: not the row before
     assert math.isnan(task_matrix.final_mean(matrix, last=2).value)
     assert task_matrix.forgetting(matrix, True, last=2)[1:] == (0, 2)
+
+
+def test_scores_of_tasks_to_come_count_in_the_forward_transfer_alone():
+    zero_shot = torch.tensor([[0.9, 0.4, 0.99], [0.95, 0.8, 0.3], [0.5, 0.85, 0.7]])
+    floor = torch.tensor([0.1, 0.5, 0.25])
+    for lower, sign in ((False, 1), (True, -1)):
+        gains = [sign * (0.4 - 0.5), sign * (0.3 - 0.25)]
+        assert forward_transfer(zero_shot, floor, lower) == Mean(pytest.approx(sum(gains) / 2), 2, 2)
+        # After the first task of three only the next one is known.
+        assert forward_transfer(zero_shot, floor, lower, last=0) == Mean(pytest.approx(gains[0]), 1, 1)
+        for last in (1, 2):
+            for change in (task_matrix.forgetting, task_matrix.backward_transfer):
+                assert change(zero_shot, lower, last) == change(ACCURACY, lower, last)
+    assert task_matrix.final_mean(zero_shot, 1) == Mean(pytest.approx((0.95 + 0.8) / 2), 2, 2)
+    floor[1] = N
+    assert forward_transfer(zero_shot, floor, False) == Mean(pytest.approx(0.05), 1, 2)
+    for nothing in (ACCURACY, ACCURACY[:1, :1], torch.full((2, 2), N)):
+        assert forward_transfer(nothing, floor, False)[1:] == (0, 0)
 
 
 def test_one_task_has_a_mean_and_nothing_else():

@@ -13,7 +13,7 @@ from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import at_least
 from lit_gen.metrics.task_matrix import Better
 
-_COSTS = ("loss", "error", "nll", "reconstruction")
+_COSTS = ("loss", "error", "cross_entropy", "nll", "reconstruction")
 
 
 class TermMeans:
