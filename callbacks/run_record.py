@@ -170,7 +170,7 @@ class RunRecord(Callback):
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
             if tracker.courier.lacks:
-                replay(tracker, folder, self.about, clock_of(folder))
+                replay(tracker, folder, self.about, clock_of(folder), self.board.rows)
             tracker.finish(ended, folder / "checkpoints" / LAST)
         if full is not None and status != "FAILED":  # where it had failed, that is what counts
             raise full

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning import Callback, Trainer
 from lit_gen.core.files import write_text
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
-from lit_gen.core.types import InputError, Split, StreamData
+from lit_gen.core.types import InputError, Split, StreamData, below
 from lit_gen.evaluation.board import FLOOR, LOCAL, Board, Row
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import Judge, at_least
@@ -25,8 +24,6 @@ from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_pub
 from lit_gen.tracking.pictures import TakesRows, log_picture
 
 log = logging.getLogger(__name__)
-
-_KEY = re.compile(r"[a-z_]+=")
 
 
 class Scoring(Callback):
@@ -77,8 +74,7 @@ class Scoring(Callback):
             try:
                 judge.check(Context(module, data, num_seen=1))
             except InputError as problem:
-                # "source=samples: ..." begins with a key of the judge.
-                problems.append(f"judges.{name}{'.' if _KEY.match(str(problem)) else ': '}{problem}")
+                problems.append(below(f"judges.{name}", str(problem)))
         if problems:
             raise InputError("\n".join(problems))
         self._checked = module

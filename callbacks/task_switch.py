@@ -77,15 +77,11 @@ class TaskSwitch(Callback):
         if self.course.is_over:
             trainer.should_stop = True
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._seed_held_out(pl_module, batch)
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LitModel, batch: Any, *_: Any) -> None:
+        if batch.size:
+            seed_generators(self.seed, Use.TERMS, batch.first, device=pl_module.device)
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._seed_held_out(pl_module, batch)
+    on_test_batch_start = on_validation_batch_start
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LitModel, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -95,10 +91,6 @@ class TaskSwitch(Callback):
     def _seed(self, kind: Use, trainer: Trainer, module: LitModel, batch_idx: int) -> None:
         place = (trainer.current_epoch, batch_idx, trainer.global_rank)
         seed_generators(self.seed, kind, *place, device=module.device)
-
-    def _seed_held_out(self, module: LitModel, batch: Any) -> None:
-        if batch.size:
-            seed_generators(self.seed, Use.TERMS, batch.first, device=module.device)
 
     def _look(self, trainer: Trainer, module: LitModel, task: Task, phase: Phase) -> None:
         images = trainer.datamodule.dataset("train", [task.index])

@@ -15,8 +15,7 @@ from torch import Tensor
 from datamodules.dataset import LabelledItems
 from datamodules.files import FileImages, contents
 from datamodules.image_cache import Decoding, cached_images
-from lit_gen.core.pictures import together
-from lit_gen.core.types import ImageSpec, InputError, Positive
+from lit_gen.core.types import ImageSpec, InputError, Positive, together
 
 _PARTITION = {"train": 0, "test": 2}  # 1 is the official validation split, which nothing published here uses
 _FILES = ("list_attr_celeba.txt", "list_eval_partition.txt")

@@ -14,8 +14,8 @@ import torch
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
 from datamodules.image_cache import Decoding, cached_images
-from lit_gen.core.pictures import ENDINGS, Found, colour, is_picture, mention_skipped, pictures_in, together
-from lit_gen.core.types import ImageSpec, InputError, Positive
+from lit_gen.core.pictures import ENDINGS, Found, colour, is_picture, mention_skipped, pictures_in
+from lit_gen.core.types import ImageSpec, InputError, Positive, together
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ import torch
 
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
-from lit_gen.core.pictures import together
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, together
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

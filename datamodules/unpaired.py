@@ -13,9 +13,8 @@ from datamodules.loading import LoadedStream
 from datamodules.looks import LOOKS, Look, channels_after
 from datamodules.samplers import ShuffledPairs
 from lit_gen.core.images import flip_some
-from lit_gen.core.pictures import together
 from lit_gen.core.random import DataUse, generator
-from lit_gen.core.types import ImageSpec, InputError, PairBatch, Split, Task
+from lit_gen.core.types import ImageSpec, InputError, PairBatch, Split, Task, together
 
 
 class Pairs(Indexed):

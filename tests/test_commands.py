@@ -155,7 +155,7 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
         assert main([verb, *words]) == 0
     elif verb == "train":
         own, others = own_words(words, {"resume": str, "output_dir": str})
-        train._refuse_other_run(others) if "resume" in own else ask(others)
+        train.refuse_changes(others) if "resume" in own else ask(others)
     elif "what=" in words[0]:
         assert main([verb, *words]) == 0
     else:

@@ -22,8 +22,9 @@ from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, refuse_unused, with_distinct_names
 from lit_gen.cli.words import key_of, own_words, parse
 from lit_gen.core.files import new_or_empty, writable_folder, write_json, write_text
+from lit_gen.core.pictures import pictures_in
 from lit_gen.core.types import InputError, NonNegative
-from lit_gen.evaluation.folders import batches, image_files
+from lit_gen.evaluation.folders import batches
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv, as_text
 from lit_gen.evaluation.uses import USES
@@ -124,11 +125,7 @@ def run(words: list[str]) -> int:
 
 
 def _use(what: str, words: Sequence[str]) -> tuple[Any, list[str]]:
-    """The use with its options, and the words that change the run's configuration.
-
-    Raises:
-        InputError: an option that this use does not take, or a value that it cannot.
-    """
+    """The use with its options, and the words about the configuration; InputError for any other word."""
     parameters = signature_of(USES[what]).parameters
     own_words(words, _OWN, others=(*parameters, *group_names()))
     options = {word.key: word for word in map(parse, [each for each in words if key_of(each) in parameters])}
@@ -215,7 +212,7 @@ def _write(found: Findings, folder: Path, what: str, given: Path | None) -> list
     if found.picture is not None:
         files.append(write_picture(folder / f"{what}.png", found.picture))
     if found.images is not None:
-        named = [file.stem for file in image_files(given)] if given and given.is_dir() else []
+        named = [Path(file).stem for file in pictures_in(given).paths] if given and given.is_dir() else []
         if len(set(named)) < len(found.images):  # an archive, or the same name in two folders
             named = [f"{number:06d}" for number in range(len(found.images))]
         shutil.rmtree(folder / what, ignore_errors=True)  # images of an earlier time

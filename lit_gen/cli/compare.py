@@ -15,6 +15,7 @@ from annotated_types import Gt, Lt
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import label_of, open_run, refuse_unused
+from lit_gen.cli.run_folder import SUMMARY, RunFolder
 from lit_gen.cli.runs import SETTINGS, Series
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import read_newest
@@ -29,7 +30,7 @@ from lit_gen.evaluation.overview import (
     overview_of,
     picture_of,
     read_scores,
-    read_summary,
+    training_speed,
 )
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv
@@ -119,11 +120,7 @@ def _trained(series: Series) -> tuple[list[RunNumbers], list[str]]:
 
 
 def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Series:
-    """The runs to be made; every row composes with the overrides.
-
-    Raises:
-        InputError: before anything is trained.
-    """
+    """The runs to be made; InputError where a row does not compose with the overrides."""
     group, names = rows.removesuffix("s"), list(dict.fromkeys(own[rows]))
     seeds, epochs, minutes = own.get("seeds", [0]), own.get("epochs"), own.get("minutes")
     if epochs and minutes:
@@ -143,11 +140,7 @@ def _series(rows: str, own: Mapping[str, Any], overrides: Sequence[str]) -> Seri
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:
-    """What the runs are called: by experiment or model; other settings of it get a number.
-
-    Raises:
-        InputError: a folder holds no run.
-    """
+    """By experiment or model, other settings of it with a number; InputError where a folder holds no run."""
     known: dict[str, list[str]] = {}  # label -> settings but for the seed, in the order they came
     labels = {}
     for folder in folders:
@@ -171,7 +164,11 @@ def _numbers(label: str, folder: Path, overrides: Sequence[str]) -> RunNumbers:
         InputError: the run is not finished or cannot be read.
     """
     scores, judge = read_scores(folder)
-    values = scores | read_summary(folder)
+    summary = RunFolder(folder).read_summary()
+    if summary.get("status") != "FINISHED":
+        how = summary.get("status", f"not finished ({SUMMARY} is missing)")
+        raise InputError(f"{folder}: this run is {how}; lit-gen train resume={folder} goes on with it")
+    values = scores | training_speed(summary["phases"])
     stored = read_newest(folder)
     values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()

@@ -7,11 +7,11 @@ whatever it does not know to be harmful, and it resolves once more what a config
 
 from __future__ import annotations
 
-import functools
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ from lit_gen.cli.allowed import locate
 from lit_gen.cli.check import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, below, together
 
 _INSIDE = re.compile(r"\$\{(\.*\w[\w.\[\]-]*|times:[^${}]*|oc\.env:LIT_GEN_DATA,[^${}]*)\}")
 # ${times:2,${..latent_size}}
@@ -72,13 +72,11 @@ class Composed(NamedTuple):
 
 
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
-    """Composes `conf/<config_name>.yaml` with its groups and the words, and checks the result.
-
-    Raises:
-        InputError: whatever is wrong with groups, keys or values.
-    """
+    """Composes `conf/<config_name>.yaml` with the words; InputError with all that the check finds wrong."""
     known = default_choices(conf / f"{config_name}.yaml")
-    return _checked(*_laid_over(config_name, _each(parse, words), known, conf))
+    return _checked(
+        *_laid_over(config_name, together(*(partial(parse, word) for word in words)), known, conf)
+    )
 
 
 def recompose(
@@ -104,8 +102,8 @@ def recompose(
                 f"cannot be changed here. To have it otherwise, train anew: lit-gen train {word.text}"
             )
 
-    overrides = _each(parse, words)
-    _each(accept, overrides)
+    overrides = together(*(partial(parse, word) for word in words))
+    together(*(partial(accept, word) for word in overrides))
     groups = group_names(conf)
     replaced = {word.key for word in overrides} & set(groups)
     # What is called hydra or defaults would tell Hydra where to look for files.
@@ -168,7 +166,7 @@ def _laid_over(
     """
     words, groups = with_rows(words, conf), {*known, *group_names(conf)}
     about_groups = [word for word in words if word.key in groups]
-    answers = _each(lambda word: _choice(word, conf), about_groups)
+    answers = together(*(partial(_choice, word, conf) for word in about_groups))
     chosen = {word.key: choice for word, choice in zip(about_groups, answers, strict=True)}
     rows = {group: choice for group, choice in chosen.items() if table_of(conf, group, choice)}
     chosen |= {group: table_of(conf, group, row) for group, row in rows.items()}
@@ -190,21 +188,8 @@ def _laid_over(
         for key, node in list((source.get(group) or {}).items()):
             if isinstance(node, dict) and "_target_" not in node:
                 del source[group][key]
-    _each(lambda word: lay_over(source, word), [word for word in words if word.key not in groups])
+    together(*(partial(lay_over, source, word) for word in words if word.key not in groups))
     return source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows
-
-
-def _each(ask: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """The answer for every item; InputError with all that are refused."""
-    answers, wrong = [], []
-    for item in items:
-        try:
-            answers.append(ask(item))
-        except InputError as mistake:
-            wrong.append(str(mistake))
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return answers
 
 
 def _ask_hydra(
@@ -306,7 +291,7 @@ def build(node: Any, name: str, **given: Any) -> Any:
         if given or not is_partial:
             return target(*args, **values, **given)
         # Without arguments as it is: a loss is called in every step, and a partial takes its time.
-        return functools.partial(target, *args, **values) if args or values else target
+        return partial(target, *args, **values) if args or values else target
 
 
 def _part(node: Any, name: str) -> Any:
@@ -336,11 +321,10 @@ def plain_errors(name: str, node: Any = None) -> Iterator[None]:
                 f"{name}: {text} is not set. trainer=slurm is for processes that srun has started, see "
                 "docs/slurm.sbatch; elsewhere take trainer=ddp."
             ) from cause
-        first = re.match(r"(\w+)([\w.]*[=:])?", text)
-        is_whole = first and first[2] and first[1] in (name.partition(".")[0], *group_names())
+        first = re.match(r"(\w+)[\w.]*[=:]", text)
+        is_whole = first and first[1] in (name.partition(".")[0], *group_names())
         if isinstance(cause, _MISTAKES) and not (isinstance(cause, InputError) and is_whole):
-            is_argument = first and first[2] and first[2].endswith("=")
-            raise InputError(f"{name}{'.' if is_argument else ': '}{text}") from cause
+            raise InputError(below(name, text)) from cause
         raise
 
 

@@ -42,11 +42,7 @@ class RunLock:
         self._released = threading.Event()
 
     def take(self) -> None:
-        """Holds the folder until `release` or the end of the process.
-
-        Raises:
-            InputError: a living process holds it, or it cannot be written.
-        """
+        """Holds the folder; InputError where a living process has it, or it cannot be written."""
         dead = None
         while self._file is None:
             try:

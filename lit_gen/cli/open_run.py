@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from lit_gen.cli.run_folder import START, RunFolder
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read
 from lit_gen.core.module import LitGenerator, LitModel
-from lit_gen.core.types import Classifies, InputError, StreamData
+from lit_gen.core.types import Classifies, InputError, StreamData, together
 from lit_gen.evaluation.context import Context
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,7 @@ class Opened(NamedTuple):
 
 
 def read_own(path: str | Path) -> Stored:
-    """A checkpoint file, or the newest one of a run folder, which must be of that run.
-
-    Raises:
-        InputError: it cannot be read, or is of another run.
-    """
+    """A checkpoint file, or the newest one of a run folder; InputError where it is of another run."""
     stored, folder = read(path), RunFolder(Path(path).absolute())
     if (folder.path / START).is_file():
         folder.refuse_foreign(stored)
@@ -79,11 +76,7 @@ def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> R
 
 
 def built_model(composed: Composed) -> LitModel:
-    """The configuration's model, and its sampler set.
-
-    Raises:
-        InputError: a constructor refused its arguments, or the sampler cannot draw from this model.
-    """
+    """The configuration's model with its sampler; InputError where that cannot draw from it."""
     module, sampler = composed.build("model"), composed.build("sampler")
     if sampler is not None:
         if not isinstance(module, LitGenerator):
@@ -94,32 +87,20 @@ def built_model(composed: Composed) -> LitModel:
 
 
 def check_parts(module: LitModel, data: StreamData, callbacks: Sequence[Any] = ()) -> None:
-    """Asks model and data whether they fit, and every callback that has `check(module, data)`.
-
-    Raises:
-        InputError: all that they refuse.
-    """
-    problems = []
+    """Raises InputError with what model and data, and callbacks with a `check`, have against each other."""
     if module.needs_pairs != getattr(data, "gives_pairs", False):
         what = ("two domains", "one domain") if module.needs_pairs else ("single images", "two domains")
         way_out = "data=unpaired_folders or so" if module.needs_pairs else "other data, or model=cyclegan"
-        problems.append(
+        raise InputError(
             f"model: {type(module).__name__} learns from {what[0]}, and {type(data).__name__} has {what[1]}; "
             f"use {way_out}"
         )
-    elif _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
-        problems.append(
+    if _needs_classes(module) and getattr(data.dataset("train", [0]), "label", torch.empty(0)).ndim > 1:
+        raise InputError(
             f"model: {type(module).__name__} learns one class of each image here, and {type(data).__name__} "
             "has attributes; leave model.condition=label out, or use data with classes"
         )
-    for callback in callbacks:
-        try:
-            if not problems and hasattr(callback, "check"):
-                callback.check(module, data)
-        except InputError as problem:
-            problems.append(str(problem))
-    if problems:
-        raise InputError("\n".join(problems))
+    together(*(partial(each.check, module, data) for each in callbacks if hasattr(each, "check")))
 
 
 def _needs_classes(module: LitModel) -> bool:
@@ -180,11 +161,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
 
 
 def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:
-    """Names each run by as many of the last parts of its place as tell it from the others.
-
-    Raises:
-        InputError: a checkpoint is there twice.
-    """
+    """Each named by the last parts of its place that tell it apart; InputError where one is there twice."""
     places = [(*each.folder.parts[1:], *([each.moment] if each.moment else [])) for each in runs]
     if len(set(places)) < len(places):
         raise InputError("ckpt=: the same checkpoint is given twice; give every one once")

@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,16 +18,18 @@ from typing import Any
 import yaml
 
 from lit_gen.cli.lock import LOCK, RunLock
-from lit_gen.core.checkpoint import Stored
+from lit_gen.cli.words import key_of
+from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
+from lit_gen.tracking.metrics_file import MetricsFile
 
 _HANDED_ON = "LIT_GEN_RUN_FOLDER"
 CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "metrics.csv"
 _BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
 _BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
 """All that a run writes before its first checkpoint."""
-MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
+_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
 """Keys of a run that may be others when it is resumed."""
 _MOST_NAMED = 4
 
@@ -45,30 +47,31 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run reached its end; summary.json of a killed or failed one says so itself."""
         try:
-            return json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))["status"] == "FINISHED"
-        except (OSError, ValueError, LookupError, TypeError):
+            return self.read_summary().get("status") == "FINISHED"
+        except InputError:
             return False
 
     def read_start(self) -> dict[str, Any]:
         """start.json: {"source": config before interpolation, "cpu_threads": ...}; {} where it is missing.
 
         Raises:
-            InputError: it cannot be understood.
+            InputError: it cannot be understood; so of the others.
         """
-        file = self.path / START
+        return self._read(START, f"remove it, {CONFIG} beside it says the same")
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json, see `RunRecord.finish`; {} where it is missing."""
+        return self._read(SUMMARY, f"lit-gen train resume={self.path} writes it again")
+
+    def _read(self, name: str, way_out: str) -> dict[str, Any]:
+        file = self.path / name
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{file}: is damaged ({error}); remove it, {CONFIG} beside it says the same"
-            ) from error
+            return {**json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{file}: is damaged ({error}); {way_out}") from error
 
     def read_config(self) -> dict[str, Any]:
-        """config.yaml: the configuration with every interpolation done.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """config.yaml: the configuration with every interpolation done."""
         file = self.path / CONFIG
         try:
             text = file.read_text(encoding="utf-8")
@@ -85,11 +88,7 @@ class RunFolder:
         )
 
     def refuse_foreign(self, stored: Stored) -> None:
-        """Compares a checkpoint's configuration with that of the run, but for what may change.
-
-        Raises:
-            InputError: it is of another run; names the first keys that differ.
-        """
+        """Raises InputError with the first keys where a checkpoint's configuration is of another run."""
         own, known = self.read_start().get("source"), dict(_leaves(stored.config))
         is_exact = own is not None
         own = dict(_leaves(own if is_exact else self.read_config()))
@@ -107,6 +106,32 @@ class RunFolder:
                 + (f"; and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else "")
                 + ". Nothing was changed. Put the run's own checkpoint back, or name another one of its own."
             )
+
+    def stored(self, resume: str) -> Stored | None:
+        """The checkpoint to go on from; None for a run that was stopped before its first one.
+
+        Raises:
+            InputError: it is of another run, or what it needs of this folder is damaged or gone.
+        """
+        is_file, any_left = Path(resume).is_file(), has_checkpoint(self.path)
+        if is_file and Path(resume).name not in (LAST, PREVIOUS) and any_left:
+            log.warning(
+                "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
+            )
+        if is_file or any_left:
+            stored = read(resume if is_file else self.path)
+            self.refuse_foreign(stored)
+            if rank() == 0:
+                MetricsFile(self.path).check(stored.num_logged)
+            return stored
+        # Scores come after a checkpoint, and the folder of checkpoints before everything.
+        if (self.path / "scores.csv").is_file() or not (self.path / "checkpoints").is_dir():
+            raise InputError(
+                f"resume={self.path}: its checkpoints are gone. Nothing was changed. "
+                "Put a checkpoint back into checkpoints/, or train again with another output_dir="
+            )
+        log.warning("%s has no checkpoint yet; the run begins again", self.path)
+        return None
 
     def write_start(self, **values: Any) -> None:
         """Adds to start.json."""
@@ -155,11 +180,7 @@ class RunFolder:
                 place.rmdir()
 
     def branch(self, path: Path, stored: Stored | None) -> RunFolder:
-        """A new folder for what follows on a checkpoint of this run, with the curves so far.
-
-        Raises:
-            InputError: there is no checkpoint, or no place for it.
-        """
+        """A new run's folder, with the curves so far; InputError without a checkpoint, or a place for it."""
         if stored is None:
             raise InputError(
                 f"output_dir={path}: {self.path} has no checkpoint yet that a new run could go on from; "
@@ -175,14 +196,13 @@ class RunFolder:
     def _is_of_no_use(self) -> bool:
         """Whether a run ended here before it had logged or kept anything, and nothing else lies here."""
         try:
-            summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
-            metrics = self.path / METRICS
+            status, metrics = self.read_summary().get("status"), self.path / METRICS
             rows = len(metrics.read_text(encoding="utf-8").splitlines()) - 1 if metrics.exists() else 0
-            status = summary["status"]
-        except (OSError, ValueError, LookupError, TypeError):
-            return False  # without a summary it may be running
+        except (OSError, ValueError):
+            return False
         kept = [*self.path.iterdir(), *self.path.glob("checkpoints/*"), *self.path.glob("samples/*")]
         names = {file.name for file in kept} - {LOCK}
+        # Without a summary it may be running.
         return status in ("FAILED", "KILLED") and rows <= 0 and names <= _BEFORE_A_STEP
 
     def _empty(self) -> None:
@@ -191,14 +211,23 @@ class RunFolder:
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
 
 
-def may_change(key: str) -> bool:
-    """Whether a resumed run may have another value there."""
-    return any(f"{key}.".startswith(f"{allowed}.") for allowed in MAY_CHANGE)
+def refuse_changes(words: Sequence[str]) -> None:
+    """Raises InputError for a word with which a resumed run would compute something else."""
+    for word in words:
+        if not _may_change(key_of(word)):
+            raise InputError(
+                f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "
+                "For another run leave resume= out."
+            )
+
+
+def _may_change(key: str) -> bool:
+    return any(f"{key}.".startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
 
 
 def _is_free(key: str) -> bool:
     """Whether a run's checkpoint may have another value there: the run was moved, or resumed otherwise."""
-    return key == "output_dir" or may_change(key.removeprefix("choices."))
+    return key == "output_dir" or _may_change(key.removeprefix("choices."))
 
 
 def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -230,11 +259,7 @@ def new_folder(output_dir: str | None, choices: dict[str, str], seed: int) -> Ru
 
 
 def found_folder(resume: str) -> RunFolder:
-    """The folder that `resume=` means: given itself or by one of its checkpoints.
-
-    Raises:
-        InputError: there is no run.
-    """
+    """The run of a folder, or of one of its checkpoints; InputError where there is none."""
     path = Path(resume).absolute()
     folder = path.parent.parent if path.is_file() and path.parent.name == "checkpoints" else path
     if not (folder / CONFIG).is_file():

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import lit_gen.__main__
 from lit_gen.cli.allowed import trusted
 from lit_gen.cli.config import compose
-from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder
+from lit_gen.cli.run_folder import CONFIG, RunFolder
 from lit_gen.cli.stop import told_to_stop
 from lit_gen.core.checkpoint import read_newest
 from lit_gen.core.files import write_json
@@ -135,9 +135,10 @@ class Series:
         code = _train(words, text)
         if code:
             raise InputError(f"the trial failed with exit code {code}, {_last_line(text)}; see {text}")
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         done = stored_epochs(read_newest(folder).state)
-        per_epoch = sum(phase["seconds"] for phase in summary["phases"]) / max(1, done)
+        per_epoch = sum(phase["seconds"] for phase in RunFolder(folder).read_summary()["phases"]) / max(
+            1, done
+        )
         stream = compose("train", self._words(run)).config["stream"]
         stages = 1 if stream["joint"] else stream["num_tasks"]
         epochs = max(1, math.floor(budget / (per_epoch * stages))) if per_epoch > 0 else 1

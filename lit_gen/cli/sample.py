@@ -109,11 +109,7 @@ def draw(module: LitGenerator, count: int, seed: int, conditions: dict[str, Tens
 
 
 def write(drawn: Drawn, out: Path) -> Path:
-    """Writes a grid, an archive or a folder, by the ending of `out`.
-
-    Raises:
-        InputError: the place cannot be written.
-    """
+    """Writes a grid, an archive or a folder, by the ending of `out`; InputError if that cannot be."""
     try:
         if out.suffix == ".png":
             write_picture(out, grid(drawn.image))

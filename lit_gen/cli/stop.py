@@ -24,13 +24,18 @@ class Stop:
     of a sum.
 
     Attributes:
-        code: exit code of a program that was told to stop, 128 and the signal's number; None so far.
+        code: 128 and the number of the signal that told the program to stop; None so far.
         is_late: there is nothing left to stop; the end is not to be disturbed.
     """
 
     def __init__(self, is_first: bool) -> None:
         self.is_first, self.code, self.is_late = is_first, None, False
         self._process = os.getpid()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a program that was told to stop, by Ctrl-C where it was no other way."""
+        return self.code or 128 + signal.SIGINT
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         # Workers that load data inherit this. A terminal that closes tells it twice.
@@ -64,7 +69,7 @@ def told_to_stop(is_first: bool = True) -> Iterator[Stop]:
         yield stop
     except (KeyboardInterrupt, SIGTERMException):  # a run that had begun has said more
         sys.stderr.write("lit-gen: stopped\n")
-        raise SystemExit(stop.code or 128 + signal.SIGINT) from None
+        raise SystemExit(stop.exit_code) from None
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_gen.cli.log import log_to
-from lit_gen.cli.run_folder import CONFIG, START, SUMMARY, RunFolder
+from lit_gen.cli.run_folder import CONFIG, RunFolder
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import LAST
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.scores_file import read_rows
 from lit_gen.tracking.connection import with_secrets
 from lit_gen.tracking.mlflow import TrackingLogger
 from lit_gen.tracking.mlflow_run import Status
@@ -66,15 +64,14 @@ def run(words: list[str]) -> int:
 def _whole(folder: RunFolder, own: Mapping[str, Any]) -> bool:
     folder.lock.take()  # a run that goes on tells MLflow itself
     try:
-        return _track(folder.path, own)
+        return _track(folder, own)
     finally:
         folder.lock.release()
 
 
-def _track(folder: Path, own: Mapping[str, Any]) -> bool:
+def _track(run: RunFolder, own: Mapping[str, Any]) -> bool:
     """Whether MLflow has all of a run."""
-    config, start = _read(folder / CONFIG, yaml.safe_load), _read(folder / START, json.loads)
-    summary = _read(folder / SUMMARY, json.loads)
+    folder, config, start, summary = run.path, run.read_config(), run.read_start(), run.read_summary()
     stored = config.get("logger") or {}
     stored = {k: v for k, v in stored.items() if k != "_target_"} if stored.get("_target_") == _TARGET else {}
     given = {"folder": folder} | with_secrets({"logger": stored | own})["logger"] | {"system_metrics": False}
@@ -83,26 +80,11 @@ def _track(folder: Path, own: Mapping[str, Any]) -> bool:
         tracker = TrackingLogger(**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}: {error}") from error
-    clock = clock_of(folder)
+    clock, scores = clock_of(folder), read_rows(folder)
     tracker.start(clock.began)
     tracker.log_hyperparams(config)
-    replay(tracker, folder, start.get("about", {}), clock)
+    replay(tracker, folder, start.get("about", {}), clock, scores)
     tracker.finish(status, folder / "checkpoints" / LAST, clock.ended)
     if not tracker.is_behind:
         print(f"{folder}: {status}, in MLflow; look at it: {tracker.view_command()}")
     return not tracker.is_behind
-
-
-def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """A file's mapping; {} where there is none.
-
-    Raises:
-        InputError: it cannot be understood.
-    """
-    try:
-        found = parse(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: holds no mapping of keys")
-    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,20 +21,11 @@ from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, 
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model, check_parts
-from lit_gen.cli.run_folder import (
-    CONFIG,
-    MAY_CHANGE,
-    SUMMARY,
-    RunFolder,
-    found_folder,
-    may_change,
-    new_folder,
-    rank,
-)
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank, refuse_changes
 from lit_gen.cli.stop import Stop, told_to_stop
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
-from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
+from lit_gen.core.checkpoint import Stored
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import disk_failure, remove_unfinished, write_text
 from lit_gen.core.lightning_internals import without_gpu_checks, without_own_signals
@@ -107,7 +97,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     else:
         folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
         is_new = "output_dir" in moved
-        _refuse_other_run(others)
+        refuse_changes(others)
         if rank() == 0 and not is_new and not folder.is_finished:
             at_the_end.callback(folder.lock.release)
             folder.lock.take()
@@ -116,7 +106,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
         log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
-        stored, start = _stored(resume, folder), folder.read_start()
+        stored, start = folder.stored(resume), folder.read_start()
         if is_new:
             folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
             at_the_end.callback(folder.lock.release)
@@ -248,16 +238,15 @@ def _train(
         record.finish("KILLED", trainer)
         if rank() == 0:
             log.warning("stopped; go on with: lit-gen train resume=%s", folder.path)
-        raise SystemExit(stop.code or 128 + signal.SIGINT) from None
-    except Diverged as end:
-        record.finish("FAILED", trainer)
-        if rank() == 0:
-            log.error("%s", end)
-        raise SystemExit(1) from None
+        raise SystemExit(stop.exit_code) from None
     except BaseException as error:
         record.finish(status_of(error), trainer)
         if stop.code is not None:  # in another process than the first, which has ended
             raise SystemExit(stop.code) from None
+        if isinstance(error, Diverged):
+            if rank() == 0:
+                log.error("%s", error)
+            raise SystemExit(1) from None
         if said := disk_failure(error):
             log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
             raise SystemExit(1) from None
@@ -288,28 +277,6 @@ def _write_config(composed: Composed, folder: RunFolder) -> None:
         write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
 
 
-def _stored(resume: str, folder: RunFolder) -> Stored | None:
-    """The checkpoint to go on from; None for a run that was stopped before its first one."""
-    if Path(resume).is_file() and Path(resume).name not in (LAST, PREVIOUS) and has_checkpoint(folder.path):
-        log.warning(
-            "what was trained after %s is trained again, in its place; output_dir= keeps both", resume
-        )
-    if Path(resume).is_file() or has_checkpoint(folder.path):
-        stored = read(resume if Path(resume).is_file() else folder.path)
-        folder.refuse_foreign(stored)
-        if rank() == 0:
-            MetricsFile(folder.path).check(stored.state["callbacks"]["RunRecord"]["metric_rows"])
-        return stored
-    # Scores come after a checkpoint, and the folder of checkpoints before everything.
-    if (folder.path / "scores.csv").is_file() or not (folder.path / "checkpoints").is_dir():
-        raise InputError(
-            f"resume={folder.path}: its checkpoints are gone. Nothing was changed. "
-            "Put a checkpoint back into checkpoints/, or train again with another output_dir="
-        )
-    log.warning("%s has no checkpoint yet; the run begins again", folder.path)
-    return None
-
-
 def _differences(words: Sequence[str], stored: Stored | None, trainer: Trainer) -> list[str]:
     """What numbers depend on and is no longer as it was when the run was stopped."""
     found = [
@@ -323,17 +290,6 @@ def _differences(words: Sequence[str], stored: Stored | None, trainer: Trainer) 
     return found + [
         f"{name} {before.get(name)} -> {now[name]}" for name in now if now[name] != before.get(name)
     ]
-
-
-def _refuse_other_run(words: Sequence[str]) -> None:
-    """A resumed run may have otherwise where and how it runs, not what it computes."""
-    for word in words:
-        key = key_of(word)
-        if not may_change(key):
-            raise InputError(
-                f"{word}: a resumed run goes on as it began; only {', '.join(MAY_CHANGE)} can be changed. "
-                "For another run leave resume= out."
-            )
 
 
 def _timer(limit: Any) -> list[Callback]:

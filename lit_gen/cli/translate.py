@@ -20,9 +20,9 @@ from lit_gen.cli.words import own_words
 from lit_gen.core.files import new_or_empty
 from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
-from lit_gen.core.pictures import mention_skipped, pictures_in, read_good
+from lit_gen.core.pictures import read_good
 from lit_gen.core.types import InputError, Translates
-from lit_gen.evaluation.folders import filled_folder
+from lit_gen.evaluation.folders import filled_folder, image_files
 from lit_gen.evaluation.plots import write_picture
 
 HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=false] [device=cpu]
@@ -44,14 +44,7 @@ Examples
 
 log = logging.getLogger(__name__)
 
-_OWN = {
-    "ckpt": str,
-    "in": Path,
-    "out": Path,
-    "to": Literal["a", "b"],
-    "overwrite": bool,
-    "device": str,
-}
+_OWN = {"ckpt": str, "in": Path, "out": Path, "to": Literal["a", "b"], "overwrite": bool, "device": str}
 _BLOCK = 64
 
 
@@ -78,13 +71,7 @@ def run(words: list[str]) -> int:
 
 def _names(source: Path) -> dict[Path, Path]:
     """Every picture with the place of its translation, both relative to their folders."""
-    if not source.is_dir():
-        raise InputError(f"in={source}: there is no such folder; give a folder of pictures")
-    paths, skipped = pictures_in(source)
-    mention_skipped(source, skipped)
-    files = [Path(path).relative_to(source) for path in paths]
-    if not files:
-        raise InputError(f"in={source}: holds no pictures (png, jpg, ...)")
+    files = [file.relative_to(source) for file in image_files("in", source)]
     names = {file: file.with_suffix(".png") for file in files}
     for name, count in Counter(names.values()).items():
         if count > 1:

@@ -39,11 +39,7 @@ class Word(NamedTuple):
 
 
 def parse(text: str) -> Word:
-    """Reads a word by Hydra's grammar.
-
-    Raises:
-        InputError: it is none.
-    """
+    """Reads a word by Hydra's grammar; InputError where it is none."""
     sign, key, equals, value = re.fullmatch(r"(\+\+|\+|~|)([^=]*)(=?)(.*)", text, flags=re.DOTALL).groups()
     if key in _TEXTS and equals and not re.fullmatch(r"null|'.*'|\".*\"", value):
         return Word(text, sign, key, value)

@@ -25,10 +25,6 @@ class ImageSpec(NamedTuple):
         """Dimensions of one image."""
         return (self.channels, self.size, self.size)
 
-    def to_model(self, stored: Tensor) -> Tensor:
-        """uint8 in [0, 255] -> float32 in [-1, 1], what models get."""
-        return to_float(stored)
-
     def to_stored(self, items: Tensor) -> Tensor:
         """float32 in [-1, 1] -> uint8, rounded to the nearest level."""
         return to_uint8(items)
@@ -52,10 +48,6 @@ class SequenceSpec(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.length,)
-
-    def to_model(self, stored: Tensor) -> Tensor:
-        """Symbols stay symbols: the model embeds them."""
-        return stored
 
     def to_stored(self, items: Tensor) -> Tensor:
         return items
@@ -109,7 +101,7 @@ class Batch(NamedTuple):
         return Batch(*(part.to(device, non_blocking=non_blocking) for part in self))
 
     def ready(self) -> Batch:
-        """As models get it: images float32 in [-1, 1], symbols as they are (`to_model` of the spec)."""
+        """As models get it: images float32 in [-1, 1], symbols as they are."""
         return self if self.image.dtype == torch.int64 else self._replace(image=to_float(self.image))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -31,8 +31,6 @@ class LitModel(LightningModule):
     Attributes:
         phase: what is trained now; None in a model that no phase was entered with.
         course: how far it is.
-        turns_stepped: names of the turns whose optimizers stepped in the latest batch, in order, once for
-            every step.
         step_listeners: called with the model and the turn's name after every step of an optimizer.
         latest_terms: of the latest batch, on the device.
         clipping: (value, algorithm) for phases whose turns run by hand, where Lightning refuses to clip.
@@ -52,7 +50,6 @@ class LitModel(LightningModule):
         self.clipping: tuple[float, str] | None = None
         self.phase: Phase | None = None
         self.course = Course()
-        self.turns_stepped: tuple[str, ...] = ()
         self.step_listeners: list[Callable[[LitModel, str], None]] = []
         self.latest_terms: Terms = {}
         self._turn: Turn | None = None
@@ -123,7 +120,6 @@ class LitModel(LightningModule):
         number, every = batch_idx + 1, self.trainer.accumulate_grad_batches
         steps = number % every == 0 or number == self.trainer.num_training_batches
         self.course.count(batch.size * self.trainer.world_size, steps)
-        self.turns_stepped = ()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         phase, images = self._entered(), self.counted(batch)
@@ -213,7 +209,6 @@ class LitModel(LightningModule):
         return terms
 
     def _note_step(self) -> None:
-        self.turns_stepped += (self._turn.name,)
         if self._turn.after_step is not None:
             with torch.no_grad():
                 self._turn.after_step()

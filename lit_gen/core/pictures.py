@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
@@ -203,19 +203,6 @@ def read_good(paths: Sequence[str], background: str, fit: Fit) -> Iterator[np.nd
         if size <= _KEPT:
             kept.append(pixels)
     return chain(kept, read_all(paths[len(kept) :], background, fit, says_notes=False))
-
-
-def together(*steps: Callable[[], Any]) -> list[Any]:
-    """What each step returns; one InputError with the complaints of all of them that have one."""
-    results, complaints = [], []
-    for step in steps:
-        try:
-            results.append(step())
-        except InputError as error:
-            complaints.append(str(error))
-    if complaints:
-        raise InputError("\n".join(dict.fromkeys(complaints)))
-    return results
 
 
 def some_of(texts: Sequence[str], between: str) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
 from lit_gen.core.types import Fraction, Positive
 
@@ -35,17 +35,6 @@ class Cosine:
             return progress / self.warmup
         rest = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Multiplies by `factor` at each of the milestones, which are parts of the phase in [0, 1]."""
-
-    milestones: tuple[Fraction, ...]
-    factor: Annotated[float, Ge(0)] = 0.1
-
-    def __call__(self, progress: float) -> float:
-        return self.factor ** sum(progress >= milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True)

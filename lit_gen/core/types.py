@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
@@ -31,6 +32,24 @@ class InputError(ValueError):
 
     The message names the key or the file, what came, what is allowed, and the way out.
     """
+
+
+def below(key: str, problem: str) -> str:
+    """What is wrong at a key: "key.argument=..." where that begins with an argument, else "key: ..."."""
+    return f"{key}{'.' if re.match('[a-zA-Z_][a-zA-Z0-9_.]*=', problem) else ': '}{problem}"
+
+
+def together(*steps: Callable[[], Any]) -> list[Any]:
+    """What each step returns; one InputError with the complaints of all of them that have one."""
+    results, complaints = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except InputError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise InputError("\n".join(dict.fromkeys(complaints)))
+    return results
 
 
 class Diverged(RuntimeError):

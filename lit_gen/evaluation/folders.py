@@ -12,16 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.core.pictures import (
-    ENDINGS,
-    Picture,
-    colour,
-    mention_skipped,
-    pictures_in,
-    read_good,
-    together,
-)
-from lit_gen.core.types import InputError
+from lit_gen.core.pictures import ENDINGS, Picture, colour, mention_skipped, pictures_in, read_good
+from lit_gen.core.types import InputError, together
 from lit_gen.evaluation.board import Row
 from lit_gen.metrics.base import FeatureMetric
 from lit_gen.metrics.features import FeatureExtractor
@@ -71,23 +63,34 @@ def batches(name: str, path: Path, batch_size: int, background: str = "black") -
     Raises:
         InputError: at once: there is nothing there, or something that cannot be read.
     """
-    return _batched(
-        _archive(name, path) if path.suffix == ".npz" else _folder(name, path, background), batch_size
-    )
+    if path.suffix == ".npz":
+        return _batched(_archive(name, path), batch_size)
+    files = [*map(str, image_files(name, path, " or an .npz archive"))]
+    return _batched(map(torch.from_numpy, read_good(files, background, _whole)), batch_size)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files in a folder and all folders in it, in the order in which `batches` reads them."""
-    return [*map(Path, pictures_in(folder).paths)]
+def image_files(name: str, folder: Path, otherwise: str = "") -> list[Path]:
+    """The image files in a folder and all folders in it, in the order in which `batches` reads them.
+
+    Args:
+        name: the key that the folder was given with, for messages.
+        otherwise: what else could be given.
+
+    Raises:
+        InputError: there is no folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{name}={folder}: there is no such folder; give one of images{otherwise}")
+    paths, skipped = pictures_in(folder)
+    mention_skipped(folder, skipped)
+    if not paths:
+        raise InputError(f"{name}={folder}: holds no images ({', '.join(ENDINGS)})")
+    return [*map(Path, paths)]
 
 
 @contextmanager
 def filled_folder(name: str, out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all went well; otherwise `out` stays as it was.
-
-    Raises:
-        InputError: `out` cannot be written.
-    """
+    """A folder whose files move to `out` when all went well; InputError where that cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as draft:
@@ -127,16 +130,6 @@ def _archive(name: str, path: Path) -> Tensor:
             f"{name}={path}: {key!r} is {found}; expected levels from 0 to 255 as uint8 [N, H, W, 1 or 3]"
         )
     return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def _folder(name: str, path: Path, background: str) -> Iterator[Tensor]:
-    if not path.is_dir():
-        raise InputError(f"{name}={path}: there is no such folder; give one of images or an .npz archive")
-    paths, skipped = pictures_in(path)
-    mention_skipped(path, skipped)
-    if not paths:
-        raise InputError(f"{name}={path}: holds no images ({', '.join(ENDINGS)})")
-    return map(torch.from_numpy, read_good(paths, background, _whole))
 
 
 def _whole(picture: Picture) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.types import Encodes, InputError, Restores
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import bars
+from lit_gen.evaluation.scores_file import read_rows
 from lit_gen.evaluation.tables import as_markdown, short
 from lit_gen.evaluation.uses.probe import Probe
 from lit_gen.evaluation.uses.reconstruction import distortion
@@ -67,65 +67,23 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
     A run without that file has none. Of several extractors the first counts.
 
     Raises:
-        InputError: the file is none of ours.
+        InputError: see `read_rows`.
     """
-    file = folder / "scores.csv"
-    if not file.is_file():
-        return {}, ""
-    try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-        rows["value"] = rows["value"].astype(float)
-        after = rows["after_task"].astype(int)
-        rows = rows[(after == after.max()) & (rows["on_task"] == "all")]
-        _check_whole(file, rows)
-        judged = rows[rows["metric"].isin(_SCORES)]
-        judged = judged[judged.groupby("extractor", sort=False).ngroup() == 0]
-        kept = pd.concat([rows[rows["metric"].isin(_OF_THE_MODEL)], judged])
-        judge = [
-            f"{row.extractor} ({row.extractor_hash}), {row.num_real} real and {row.num_fake} generated images"
-            for row in judged.head(1).itertuples()
-        ]
-    except (KeyError, AttributeError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{file}: cannot be read as a run's scores ({error})") from error
-    found = dict(zip(kept["metric"], kept["value"], strict=True))
-    return {name: v for name, v in found.items() if math.isfinite(v)}, "".join(judge)
+    found = read_rows(folder)
+    rows = [row for row in found.get(max(found, default=0), ()) if row.on_task is None]
+    judged = [row for row in rows if row.metric in _SCORES]
+    judged = [row for row in judged if row.extractor == judged[0].extractor]
+    kept = [*(row for row in rows if row.metric in _OF_THE_MODEL), *judged]
+    judge = [
+        f"{row.extractor} ({row.extractor_hash}), {row.num_real} real and {row.num_fake} generated images"
+        for row in judged[:1]
+    ]
+    return {row.metric: row.value for row in kept if math.isfinite(row.value)}, "".join(judge)
 
 
-def _check_whole(file: Path, rows: pd.DataFrame) -> None:
-    """ValueError where rows are not those of the scores in summary.json, if there is one: lines were lost."""
-    if "\0" in file.read_text(encoding="utf-8"):
-        raise ValueError("it has zeroed bytes")
-    try:
-        summary = json.loads(file.with_name("summary.json").read_text(encoding="utf-8"))
-        last = {name: numbers["all"] for name, numbers in summary["scores"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return
-    names = rows["metric"] + ("/" + rows["extractor"]).where(rows["extractor"] != "", "")
-    found = dict(zip(names, rows["value"], strict=True))
-    lost = [name for name, value in last.items() if value is not None and found.get(name) != value]
-    if lost:
-        raise ValueError(f"summary.json has another {lost[0]}, or it is missing here")
-
-
-def read_summary(folder: Path) -> dict[str, float]:
-    """Seconds of training (without validation and scoring) and images per second, from summary.json.
-
-    Raises:
-        InputError: the run has not ended well, or the file is none of ours.
-    """
-    file = folder / "summary.json"
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-        status, phases = summary["status"], summary["phases"]
-        images = sum(phase["images"] for phase in phases)
-        seconds = sum(phase["seconds"] for phase in phases)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder}: holds no finished run ({file.name} is missing or cannot be read); lit-gen train "
-            f"resume={folder} finishes it"
-        ) from error
-    if status != "FINISHED":
-        raise InputError(f"{folder}: this run is {status}; lit-gen train resume={folder} goes on with it")
+def training_speed(phases: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds of training (without validation and scoring) and images per second, of a summary's phases."""
+    images, seconds = (sum(phase[key] for phase in phases) for key in ("images", "seconds"))
     return {"train_seconds": seconds, **({"images_per_second": images / seconds} if seconds else {})}
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
 _DPI = 110
-_MOST_NUMBERS = 12  # tasks; more numbers than this are not legible in a heat map
+_MOST_NUMBERS = 12  # rows; more numbers than this are not legible in a heat map
 _MOST_LABELS = 64  # bars; beyond these they have no names
 
 
@@ -62,45 +62,35 @@ def below(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def heat_maps(matrices: Mapping[str, tuple[Tensor, bool]]) -> Tensor:
-    """One panel per title for a matrix [T, T] and whether low numbers are good in it; good is dark."""
-    figure, places = _panels(len(matrices), 3.4, 3.4)
+def heat_maps(
+    matrices: Mapping[str, tuple[Tensor, bool]],
+    axis_names: tuple[str, str] = ("on task", "after task"),
+    names: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Tensor:
+    """One panel per title for a matrix [R, C] and whether low numbers are good in it; good is dark.
+
+    Args:
+        axis_names, names: of the columns and of the rows; None: they have numbers.
+    """
+    rows, columns = next(iter(matrices.values()))[0].shape
+    columns, rows = names or (range(columns), range(rows))
+    figure, places = _panels(
+        len(matrices), max(3.4, 1.6 + 0.42 * len(columns)), max(3.4, 1.4 + 0.32 * len(rows))
+    )
     for axes, (title, (matrix, lower)) in zip(places, matrices.items(), strict=True):
         values = np.ma.masked_invalid(matrix.numpy())
         # Shares have their own scale; a distance is seen against the largest one.
         top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
-        axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top)
+        axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top, aspect="auto")
         axes.set_title(title, fontsize=8)
-        axes.set_xlabel("on task", fontsize=8)
-        axes.set_ylabel("after task", fontsize=8)
-        axes.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
-        axes.tick_params(labelsize=7)
-        for (i, j), value in np.ma.ndenumerate(values) if len(matrix) <= _MOST_NUMBERS else ():
-            color = "white" if (value < top / 2) == lower else "black"
-            axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=7, color=color)
-    return _drawn(figure)
-
-
-def heat_maps_of(
-    maps: Mapping[str, Tensor], names: tuple[Sequence[str], Sequence[str]], axis_names: tuple[str, str]
-) -> Tensor:
-    """One panel per title for a matrix [R, C] of shares.
-
-    Args:
-        names: of the columns and of the rows.
-        axis_names: likewise.
-    """
-    figure, places = _panels(len(maps), 1.6 + 0.42 * len(names[0]), 1.4 + 0.32 * len(names[1]))
-    for axes, (title, matrix) in zip(places, maps.items(), strict=True):
-        axes.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        axes.set_title(title, fontsize=8)
-        axes.set_xticks(range(len(names[0])), names[0], fontsize=7, rotation=90)
-        axes.set_yticks(range(len(names[1])), names[1], fontsize=7)
+        axes.set_xticks(range(len(columns)), columns, rotation=90 if names else 0)
+        axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel(axis_names[0], fontsize=8)
         axes.set_ylabel(axis_names[1], fontsize=8)
-        for (i, j), value in np.ndenumerate(matrix.numpy()):
-            color = "white" if value < 0.5 else "black"
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6, color=color)
+        axes.tick_params(labelsize=7)
+        for (i, j), value in np.ma.ndenumerate(values) if len(rows) <= _MOST_NUMBERS else ():
+            color = "white" if (value < top / 2) == lower else "black"
+            axes.text(j, i, short(float(value)), ha="center", va="center", fontsize=6, color=color)
     return _drawn(figure)
 
 
@@ -187,31 +177,17 @@ def bars(panels: Mapping[str, Mapping[str, tuple[float, float]]]) -> Tensor:
     return _drawn(figure)
 
 
-def curves(x_name: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Tensor:
-    """A panel per quantity with a curve of points per name, over powers of two."""
-    figure, places = _panels(len(panels), 4.6, 3.8)
-    for axes, (y_name, points) in zip(places, panels.items(), strict=True):
-        for name, some in points.items():
-            axes.plot(*zip(*some, strict=True), "o-", label=name)
-        ticks = sorted({x for some in points.values() for x, _ in some})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, list(map(str, ticks)))
-        axes.minorticks_off()
-        axes.set(xlabel=x_name, ylabel=y_name)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    return _drawn(figure)
-
-
 def lines(
     x_name: str,
     panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     log_y: bool = False,
     mark: float = math.nan,
+    in_powers: bool = False,
 ) -> Tensor:
     """A panel per quantity with a line of points per name.
 
     Args:
+        in_powers: the x axis goes by powers of two.
         mark: a place on the x axis; NaN is none.
     """
     figure, places = _panels(len(panels), 4.6, 3.8)
@@ -222,6 +198,11 @@ def lines(
             axes.axvline(mark, color="grey", linestyle="--", label=f"{mark:.3g}")
         if log_y:
             axes.set_yscale("log")
+        if in_powers:
+            ticks = sorted({x for some in points.values() for x, _ in some})
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(ticks, list(map(str, ticks)))
+            axes.minorticks_off()
         axes.set(xlabel=x_name, ylabel=y_name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -22,7 +22,7 @@ class Courier:
     Args:
         helps: whether trying again can help after this exception; else the job is dropped.
         on_trouble: told once of every time in which nothing goes, when that has lasted for `bearable`
-            seconds, and with None when it is over. Called by the thread.
+            seconds, and with None when it is over.
         on_refusal: told of the first job that was dropped for its exception. Called by the thread.
 
     Attributes:
@@ -42,7 +42,7 @@ class Courier:
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
         # A daemon: a service that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="courier", daemon=True)
-        self._is_awaited = threading.Event()
+        self._is_awaited, self._telling = threading.Event(), threading.Lock()
         self._done = 0
 
     def send(self, job: Callable[[], None]) -> None:
@@ -71,6 +71,13 @@ class Courier:
         self._is_awaited.clear()
         return self.is_idle
 
+    def say_trouble(self, error: Exception | None) -> None:
+        """Tells of trouble, or with None of its end, unless that was told."""
+        with self._telling:
+            if self.in_trouble != (error is not None):
+                self.on_trouble(error)
+                self.in_trouble = error is not None
+
     @property
     def is_idle(self) -> bool:
         """Whether all jobs are done."""
@@ -93,13 +100,10 @@ class Courier:
                         self.on_refusal(error)
                     self.lacks, self.in_trouble = True, False
                     return
-                if not self.in_trouble and time.monotonic() - start > self.bearable:
-                    self.on_trouble(error)
-                    self.in_trouble = True
+                if time.monotonic() - start > self.bearable:
+                    self.say_trouble(error)
             else:
-                if self.in_trouble:
-                    self.on_trouble(None)
-                    self.in_trouble = False
+                self.say_trouble(None)
                 return
             # Others may be waiting for the same lock. Not from the global generator: it is the training's.
             self._rest(pause * random.SystemRandom().uniform(0.5, 1))

@@ -10,7 +10,9 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +75,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Brings all rows into the file.
-
-        Raises:
-            CannotWrite: the disk took no more; the file is as it was.
-        """
+        """Brings all rows into the file, or raises CannotWrite and leaves it as it was."""
         rows = self.rows
         # One write, so that a kill cuts at most one line, which the next run repairs.
         with self.path.open("ab", buffering=0) as file:
@@ -95,29 +93,19 @@ class MetricsFile(Logger):
 
     def check(self, rows: int) -> None:
         """Raises InputError where the file has lost some of its first rows, or holds damaged ones."""
-        if not self.path.is_file():
-            if rows:
-                log.warning("%s is missing; its first %d values are lost", self.path, rows)
-            return
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        _, *lines = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))] or [[]]
-        whole = sum(len(line) == 4 and "\0" not in "".join(line) for line in lines[:rows])
-        if whole < rows:
-            raise InputError(
-                f"{self.path}: is damaged; of the {rows} values before the checkpoint {whole} are whole. "
-                "Nothing was changed. Put the file back, or remove it to go on without those values."
-            )
+        if rows and not self.path.is_file():
+            log.warning("%s is missing; its first %d values are lost", self.path, rows)
+        read_metrics(self.path, rows)
 
     @rank_zero_only
     def keep_first(self, rows: int) -> list[tuple[int, str, float]]:
         """Drops what a resumed run will log again: all but the first rows. Step, metric, value of those."""
         self.flush()
-        with self.path.open(encoding="utf-8", newline="") as file:
-            _, *content = csv.reader(file)
-        kept = content[:rows]
-        write_text(self.path, _HEADER + _lines(kept))
+        kept = read_metrics(self.path, min(rows, self._in_file))
+        with self.path.open(encoding="utf-8", newline="\n") as file:
+            write_text(self.path, "".join(islice(file, 1 + len(kept))))
         self._in_file = len(kept)
-        return [(int(step or 0), metric, float(value)) for step, _, metric, value in kept]
+        return [(step, name, value) for step, _, name, value in kept]
 
     @cached_property
     def _in_file(self) -> int:
@@ -129,21 +117,30 @@ class MetricsFile(Logger):
         return whole.count(b"\n") - 1
 
 
-def read_metrics(file: Path) -> list[tuple[int, int | None, str, float]]:
-    """Step, epoch, metric, value of every whole row; [] where there is no file.
+def read_metrics(file: Path, count: int | None = None) -> list[tuple[int, int | None, str, float]]:
+    """Step, epoch, metric, value of every line that ends; [] where there is no file.
+
+    Args:
+        count: only the first so many.
 
     Raises:
-        InputError: it cannot be read as a run's metrics.
+        InputError: one is damaged, or there are fewer.
     """
     if not file.is_file():
         return []
-    text = file.read_text(encoding="utf-8", errors="replace")
-    whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
-    try:
-        _, *rows = csv.reader(whole)
-        return [(int(step or 0), int(epoch) if epoch else None, n, float(v)) for step, epoch, n, v in rows]
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{file}: cannot be read as a run's metrics ({error})") from error
+    _, *lines = file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] or [""]
+    rows, expected = [], len(lines) if count is None else count
+    with suppress(ValueError, csv.Error):
+        for step, epoch, name, value in csv.reader(lines[:expected]):
+            if "\0" in name:
+                break
+            rows.append((int(step or 0), int(epoch) if epoch else None, name, float(value)))
+    if len(rows) < expected:
+        raise InputError(
+            f"{file}: is damaged; of its first {expected} values only {len(rows)} can be read. Nothing was "
+            "changed. Put the file back, or remove it to go on without those values."
+        )
+    return rows
 
 
 def _lines(rows: Iterable[Iterable[Any]]) -> str:

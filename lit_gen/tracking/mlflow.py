@@ -124,10 +124,8 @@ class TrackingLogger(Logger):
         self._is_started, self._run.began = True, began
         import_quietly()  # in this thread: two that import the same large package can wait for each other
         self.set_tags(self.tags)
-        is_there = self.courier.wait(self._patience(START_PATIENCE), through_trouble=False)
-        if not is_there and not self.courier.in_trouble:
-            self.courier.in_trouble = True  # the courier need not say it again
-            self._say_trouble(TimeoutError("no answer yet"))
+        if not self.courier.wait(self._patience(START_PATIENCE), through_trouble=False):
+            self.courier.say_trouble(TimeoutError("no answer yet"))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_gen.core.types import InputError, Task
+from lit_gen.core.types import Task
 from lit_gen.tracking.metrics_file import read_metrics
 from lit_gen.tracking.mlflow import TrackingLogger
 
@@ -44,21 +41,27 @@ def clock_of(folder: Path) -> Clock:
     return Clock(int(began * 1000), int(ended * 1000))
 
 
-def replay(tracker: TrackingLogger, folder: Path, about: Mapping[str, Any], clock: Clock) -> None:
+def replay(
+    tracker: TrackingLogger,
+    folder: Path,
+    about: Mapping[str, Any],
+    clock: Clock,
+    scores: Mapping[int, Sequence[Any]],
+) -> None:
     """Tells whatever MLflow lacks of metrics, scores, pictures, texts, and what the run is `about`.
 
     Args:
         about: see `provenance.about_run`; {} of a folder without it.
+        scores: rows as of `TrackingLogger.log_rows`, by the task after which they were measured.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: metrics.csv is damaged.
     """
     tracker.courier.takes_all = True
     tracker.look_again()
     tell_about(tracker, about)
     rows = read_metrics(folder / "metrics.csv")
     tracker.catch_up([(step, name, value) for step, _, name, value in rows], clock.times(len(rows)))
-    scores = _scores(folder / "scores.csv")
     names = about.get("tasks") or {}
     found = sorted({row.on_task for each in scores.values() for row in each if row.on_task is not None})
     tasks = [Task(task, names[task] if task < len(names) else str(task), (), 0, 0) for task in found]
@@ -77,22 +80,6 @@ def tell_about(tracker: TrackingLogger, about: Mapping[str, Any]) -> None:
     tracker.set_tags(about.get("tags", {}))
     for part in about.get("data", ()):
         tracker.log_dataset(**part)
-
-
-def _scores(file: Path) -> dict[int, list[SimpleNamespace]]:
-    """The rows of scores.csv by the task after which they were measured; see `Board.csv`."""
-    found: dict[int, list[SimpleNamespace]] = defaultdict(list)
-    if not file.is_file():
-        return found
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            for line in csv.DictReader(lines):
-                task = None if line["on_task"] == "all" else int(line["on_task"])
-                row = line | {"on_task": task, "value": float(line["value"])}
-                found[int(line["after_task"])].append(SimpleNamespace(**row))
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{file}: cannot be read as a run's scores ({error!r})") from error
-    return found
 
 
 def _ends(rows: Sequence[tuple[int, int | None, str, float]], tasks: Sequence[int]) -> dict[int, int]:

@@ -176,6 +176,13 @@ def test_a_table_of_runs_that_there_are(tmp_path, capsys):
     assert rows_of(tmp_path / "again" / "runs.csv")[0]["mse"] == "123.0"
     assert run([f"runs={tmp_path}/a", f"out={tmp_path}/again", "data.num_test_images=8"]) == 0
     assert float(rows_of(tmp_path / "again" / "runs.csv")[0]["mse"]) < 1
+    for said, status in (
+        ("this run is KILLED; lit-gen train resume=", '{"status": "KILLED"}'),
+        ("damaged", ""),
+    ):
+        (tmp_path / "a" / "summary.json").write_text(status)
+        with pytest.raises(InputError, match=said):
+            run([f"runs={tmp_path}/a", f"out={tmp_path}/again"])
 
 
 @pytest.mark.slow

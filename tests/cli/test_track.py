@@ -22,7 +22,7 @@ def folder(tmp_path):
     """What a run of two tasks with logger=csv leaves that ended well."""
     folder = tmp_path / "a run"
     folder.mkdir()
-    (folder / "config.yaml").write_text("seed: 3\nlogger: null\nmodel: {lr: 0.1}\n")
+    (folder / "config.yaml").write_text("seed: 3\nlogger: null\nmodel: {lr: 0.1}\nchoices: {}\n")
     about = {"tags": {"device": "cpu"}, "tasks": ["0-1", "2-3"]}
     part = {"name": "digits", "digest": "d1g35t", "context": "training", "profile": {}}
     (folder / "start.json").write_text(json.dumps({"about": about | {"data": [part]}}))
@@ -95,7 +95,7 @@ def test_what_was_told_in_part_is_completed_at_its_own_address(folder, database)
     (folder / "metrics.csv").write_text(text + "5,2,test/fi")
     (folder / "config.yaml").write_text(
         f"seed: 3\nmodel: {{lr: 0.1}}\nlogger:\n  _target_: {track._TARGET}\n  tracking_uri: {database}\n"
-        "  experiment_name: in part\n"
+        "  experiment_name: in part\nchoices: {}\n"
     )
     assert main(["track", str(folder)]) == 0
     status, params, curves, *_ = kept(database, "in part")["a run"]
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(folder, tmp_path, capsys, monkeypatch):
     assert "hunter2" not in capsys.readouterr().err
     (folder / "summary.json").write_text("[]")
     assert main(["track", str(folder)]) == 2
-    assert "summary.json: holds no mapping" in capsys.readouterr().err
+    assert "summary.json: is damaged" in capsys.readouterr().err
 
     def full(words):
         raise OSError(errno.ENOSPC, "No space left on device", "out.csv")

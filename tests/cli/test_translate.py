@@ -142,7 +142,7 @@ def test_a_model_of_another_kind_is_refused(pictures, tmp_path, capsys):
         ({"to": None}, "to= is missing"),
         ({"ckpt": None}, "ckpt= is missing"),
         ({"in": "nowhere"}, "in=nowhere: there is no such folder"),
-        ({"in": "{empty}"}, "holds no pictures"),
+        ({"in": "{empty}"}, "holds no images"),
         ({"out": "{pictures}/notes.txt"}, "is a file; give the name of a folder"),
         ({"out": "{pictures}"}, "whose pictures would be mixed"),
         ({"out": "{pictures}/more/b"}, "whose pictures would be mixed"),

@@ -54,7 +54,7 @@ def test_a_grid_holds_every_image_in_reading_order():
 def test_specs_know_the_shape_of_an_item_and_its_doors():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     spec = ImageSpec(1, 16, 0)
-    assert spec.shape == (1, 16, 16) and spec.to_stored(spec.to_model(levels)).equal(levels)
+    assert spec.shape == (1, 16, 16) and spec.to_stored(to_float(levels)).equal(levels)
     assert spec.mismatch(levels) == "" and "16 x 15" in spec.mismatch(levels[..., :15])
     half = Batch(levels, *torch.zeros(3, 1))
     pair = PairBatch(half, half._replace(image=255 - levels)).ready().to("cpu")

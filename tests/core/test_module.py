@@ -73,7 +73,7 @@ def test_gradients_are_projected_before_they_are_clipped_and_steps_are_followed(
 
 
 @pytest.mark.parametrize(("accumulate", "by_hand"), [(1, False), (2, False), (1, True)])
-def test_a_callback_is_told_which_turns_stepped(accumulate, by_hand):
+def test_listeners_are_told_which_turns_stepped(accumulate, by_hand):
     class Two(ToyGenerator):
         def phases(self, task):
             if not by_hand:
@@ -84,12 +84,16 @@ def test_a_callback_is_told_which_turns_stepped(accumulate, by_hand):
     class Look(Callback):
         seen = []
 
-        def on_train_batch_end(self, trainer, module, *_):
-            self.seen.append("".join(module.turns_stepped))
+        def on_train_batch_start(self, *_):
+            self.seen.append("")
 
-    look = Look()
+        def step(self, module, turn):
+            self.seen[-1] += turn
+
+    look, model = Look(), Two()
     look.seen = []
-    fit_stages(make_trainer(look, accumulate_grad_batches=accumulate), Two(), make_data(num_tasks=2))
+    model.step_listeners.append(look.step)
+    fit_stages(make_trainer(look, accumulate_grad_batches=accumulate), model, make_data(num_tasks=2))
     expected = ["abab", "aa", "abab", "aa", "abab"] if by_hand else ["a", "a", "a", "a", "a"]
     if accumulate == 2:
         expected = ["", "a", "", "a", "a"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, MultiStepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR
 
-from lit_gen.core.schedules import Cosine, Exponential, LinearDecay, Steps
+from lit_gen.core.schedules import Cosine, Exponential, LinearDecay
 
 
 def rates(make, epochs):
@@ -25,7 +25,6 @@ def rates(make, epochs):
     [
         (Exponential(0.98, 70), lambda o: ExponentialLR(o, 0.98)),
         (Cosine(), lambda o: CosineAnnealingLR(o, 70)),
-        (Steps((0.5, 0.8), 0.1), lambda o: MultiStepLR(o, [35, 56], 0.1)),
         (LinearDecay(0.6), lambda o: LambdaLR(o, lambda epoch: 1 - max(0, epoch - 42) / 28)),
         (LinearDecay(1.0), lambda o: LambdaLR(o, lambda epoch: 1.0)),
     ],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_gen.core.types import Positive, Restores
 from lit_gen.evaluation.context import Context, peak_ratio, pixel_error
-from lit_gen.evaluation.plots import curves, strips
+from lit_gen.evaluation.plots import lines, strips
 from lit_gen.evaluation.uses.findings import Findings, Line
 
 
@@ -53,7 +53,7 @@ class Compression:
             }
             for key, name in (("mse", "squared error per pixel"), ("psnr", "PSNR, dB"))
         }
-        return Findings(table, picture=curves("latent size", panels))
+        return Findings(table, picture=lines("latent size", panels, in_powers=True))
 
 
 def _row(context: Context) -> Line:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, Diffuses, Fraction, InputError, Positive
 from lit_gen.evaluation.context import Codes, Context, only_labelled
-from lit_gen.evaluation.plots import heat_maps_of
+from lit_gen.evaluation.plots import heat_maps
 from lit_gen.evaluation.uses.findings import Findings
 from lit_gen.evaluation.uses.probe import accuracies, mlp_accuracy
 
@@ -66,9 +66,9 @@ class StepProbes:
                 )
             linear.append([line for line, _ in found])
             curved.append([curve for _, curve in found])
-        maps = {"linear probe": torch.tensor(linear), "MLP probe": torch.tensor(curved)}
+        maps = {"linear probe": (torch.tensor(linear), False), "MLP probe": (torch.tensor(curved), False)}
         names = (list(train), [f"{part:g}" for part in self.times])
-        return Findings(table, picture=heat_maps_of(maps, names, ("block", "part of the path")))
+        return Findings(table, picture=heat_maps(maps, ("block", "part of the path"), names))
 
 
 def _features(context: Context, t: float, split: str, most: int) -> dict[str, Codes]:
