@@ -73,10 +73,12 @@ class AdaptationData(ImageDataModule):
         together(self.source.prepare_data, self.target.prepare_data)
 
     def read(self, split: Literal["train", "test"]) -> LabelledItems:
-        target = self.target.read(split)
+        target = self.target._checked(self.target.read(split), f"target, {split}")
         rows = torch.arange(len(target.label))
         if split == "test":
-            return LabelledItems(self._seen(target.image, rows), target.label, torch.zeros_like(rows))
+            return LabelledItems(
+                torch.cat(self._seen(target.image, rows)), target.label, torch.zeros_like(rows)
+            )
         if self.num_target is not None:
             if self.num_target > len(rows):
                 raise InputError(
@@ -85,24 +87,25 @@ class AdaptationData(ImageDataModule):
                 )
             order = torch.randperm(len(rows), generator=generator(self.seed, DataUse.TARGET))
             rows = order[: self.num_target].sort().values
-        source = self.source.read(split)
+        source = self.source._checked(self.source.read(split), f"source, {split}")
         image = source.image.index_select(0, torch.arange(len(source.label)))
         hidden = source.label.new_full((len(rows), *source.label.shape[1:]), -1)
         label = torch.cat([source.label, hidden])
-        image = torch.cat([image, self._seen(target.image, rows)])
+        image = torch.cat([image, *self._seen(target.image, rows)])
         return LabelledItems(image, label, torch.zeros(len(label), dtype=torch.long))
 
-    def _seen(self, image: Store, rows: Tensor) -> Tensor:
-        """The target's images at these rows as they are trained on."""
+    def _seen(self, image: Store, rows: Tensor) -> list[Tensor]:
+        """The target's images at these rows in the look that models get, a part at a time."""
         seen = []
-        for some in rows.split(_AT_ONCE):
+        for first in range(0, len(rows), _AT_ONCE):
+            some = rows[first : first + _AT_ONCE]
             part = image.index_select(0, some)
             if self.target_degrees:
                 part = rotate(part, self.target_degrees, InterpolationMode.BILINEAR)
             for look in self.target_looks:
                 part = LOOKS[look](part, some, some)
             seen.append(part)
-        return torch.cat(seen)
+        return seen
 
 
 def _words(spec: ImageSpec) -> str:
