@@ -66,7 +66,7 @@ class AdaptationData(ImageDataModule):
             if found != self.spec:
                 raise InputError(
                     f"data.{name} has {_words(found)}, data.spec says {_words(self.spec)}; change one of "
-                    "them, or make grey target images colour ones with data.target_looks=[repeat]."
+                    "them, or data.target_looks (repeat makes three channels of one)."
                 )
 
     def prepare_data(self) -> None:

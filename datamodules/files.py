@@ -121,7 +121,7 @@ def fitted(image: Tensor, size: int, crop: int | None = None) -> Tensor:
     if crop is not None:
         if crop > side:
             raise InputError(
-                f"data.crop={crop}: the images have {side} pixels a side; set data.crop to at most that."
+                f"crop={crop}: the images have {side} pixels a side; set data.crop to at most that."
             )
         image, side = center_crop(image, crop), crop
     if size < side:

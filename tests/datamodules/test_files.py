@@ -90,7 +90,7 @@ def test_a_smaller_size_averages_areas_of_the_cropped_picture():
     small = fitted(image, 8, crop=24)
     assert (small - cut.view(2, 3, 8, 3, 8, 3).mean((3, 5))).abs().max() <= 0.5
     assert small.dtype == torch.uint8 and fitted(image, 24, crop=24).equal(cut.to(torch.uint8))
-    with pytest.raises(InputError, match=r"data\.crop=29: the images have 28 pixels"):
+    with pytest.raises(InputError, match="crop=29: the images have 28 pixels"):
         fitted(image, 8, crop=29)
 
 
