@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from datamodules.dataset import LabelledItems
-from datamodules.files import FileImages, contents, padded
+from datamodules.files import FileImages, contents, fitted
 from lit_gen.core.types import ImageSpec, InputError
 
 _PIXELS = 3 * 32 * 32
@@ -56,7 +56,7 @@ class CIFAR10(FileImages):
             labels.append(label)
         image = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
         label = torch.from_numpy(np.concatenate(labels))
-        return LabelledItems(padded(image, self.spec.size), label, label)
+        return LabelledItems(fitted(image, self.spec.size), label, label)
 
     def _read_binary(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         data, row = np.frombuffer(contents(path), dtype=np.uint8), self.label_bytes + _PIXELS

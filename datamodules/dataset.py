@@ -106,5 +106,5 @@ class StreamDataset(Indexed):
         """How many items have each label or attribute; hidden labels do not count."""
         label = self.label[self.rows]
         if label.ndim > 1:
-            return tuple(label.sum(0).long().tolist())
+            return tuple(label.clamp(min=0).sum(0).long().tolist())
         return tuple(torch.bincount(label[label >= 0], minlength=num_classes).tolist())

@@ -11,7 +11,7 @@ import torch
 
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems
-from datamodules.files import padded
+from datamodules.files import fitted
 from lit_gen.core.types import ImageSpec
 
 
@@ -37,4 +37,4 @@ class Digits(ImageDataModule):
         # A pixel counts the dark points of a 4 x 4 block: 0 to 16.
         grey = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
         label = torch.from_numpy(digits.target[chosen].astype(np.int64))
-        return LabelledItems(padded(torch.from_numpy(grey)[:, None], self.spec.size), label, label)
+        return LabelledItems(fitted(torch.from_numpy(grey)[:, None], self.spec.size), label, label)

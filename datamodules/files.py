@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
+from torchvision.transforms.functional import center_crop
 
 from datamodules.base import ImageDataModule
 from lit_gen.core.memory import refuse_beyond_memory
@@ -20,6 +21,7 @@ from lit_gen.core.types import InputError
 log = logging.getLogger(__name__)
 
 _PATIENCE = 20.0  # seconds until a silent server counts as unreachable; urllib would wait for ever
+_AT_ONCE = 4096  # images that are floats together
 _IDX_UINT8 = 0x08  # third byte of the magic number: the type of the entries
 
 
@@ -109,14 +111,26 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(memoryview(data)[start:]), dtype=torch.uint8).view(shape)
 
 
-def padded(image: Tensor, size: int) -> Tensor:
-    """uint8 [N, C, S, S] -> [N, C, size, size] with black around it; smaller sizes are left to be refused."""
-    missing = size - image.shape[-1]
-    if missing <= 0:
-        return image
+def fitted(image: Tensor, size: int, crop: int | None = None) -> Tensor:
+    """uint8 [N, C, S, S] -> [N, C, size, size]: black around smaller images, larger ones averaged over areas.
+
+    Args:
+        crop: side of a centre square that is cut out before, of at most S pixels.
+    """
+    side = image.shape[-1]
+    if crop is not None:
+        if crop > side:
+            raise InputError(
+                f"crop={crop}: the images have {side} pixels a side; set data.crop to at most that."
+            )
+        image, side = center_crop(image, crop), crop
+    if size < side:
+        parts = (interpolate(some.float(), size, mode="area") for some in image.split(_AT_ONCE))
+        return torch.cat([part.round().to(torch.uint8) for part in parts])
+    missing = size - side
     num_bytes = image.shape[0] * image.shape[1] * size**2
     refuse_beyond_memory(num_bytes, f"data.spec.size={size}: {len(image)} images of this size")
-    return pad(image, (missing // 2, missing - missing // 2) * 2)
+    return pad(image, (missing // 2, missing - missing // 2) * 2) if missing else image
 
 
 def contents(path: Path) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from scipy.io import loadmat
 
 from datamodules.dataset import LabelledItems
-from datamodules.files import FileImages, contents, padded
+from datamodules.files import FileImages, contents, fitted
 from lit_gen.core.types import ImageSpec, InputError
 
 
@@ -61,4 +61,4 @@ class SVHN(FileImages):
                 "Get it again."
             )
         label = label % 10
-        return LabelledItems(padded(image.permute(3, 2, 0, 1).contiguous(), self.spec.size), label, label)
+        return LabelledItems(fitted(image.permute(3, 2, 0, 1).contiguous(), self.spec.size), label, label)

@@ -59,6 +59,7 @@ class DataUse(IntEnum):
     HALVES = 8
     PART = 9  # of the larger of two domains
     STACK = 10  # which images are stacked
+    TARGET = 11  # which images of a target domain are trained on
 
 
 def mixed_seed(*place: int) -> int:

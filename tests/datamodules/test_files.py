@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.datasets
 
-from datamodules.files import padded, read_idx
+from datamodules.files import fitted, read_idx
 from datamodules.mnist import MNIST, FashionMNIST
 from datamodules.tasks import ClassSplit
 from lit_gen.core.types import ImageSpec, InputError
@@ -79,9 +79,19 @@ def test_nothing_is_downloaded_when_files_are_there_or_downloads_are_off(tmp_pat
 
 def test_padding_keeps_the_picture_in_the_middle():
     image = torch.randint(1, 256, (2, 1, 28, 28), dtype=torch.uint8)
-    wide = padded(image, 32)
+    wide = fitted(image, 32)
     assert wide.shape == (2, 1, 32, 32) and wide[:, :, 2:30, 2:30].equal(image)
     assert wide.long().sum() == image.long().sum()  # the rest is black
+
+
+def test_a_smaller_size_averages_areas_of_the_cropped_picture():
+    image = torch.randint(256, (2, 3, 28, 28), dtype=torch.uint8)
+    cut = image[:, :, 2:26, 2:26].double()
+    small = fitted(image, 8, crop=24)
+    assert (small - cut.view(2, 3, 8, 3, 8, 3).mean((3, 5))).abs().max() <= 0.5
+    assert small.dtype == torch.uint8 and fitted(image, 24, crop=24).equal(cut.to(torch.uint8))
+    with pytest.raises(InputError, match="crop=29: the images have 28 pixels"):
+        fitted(image, 8, crop=29)
 
 
 def write_mnist(root, name="MNIST", num_test_labels=4):
