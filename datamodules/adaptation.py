@@ -12,9 +12,8 @@ from torchvision.transforms.functional import InterpolationMode, rotate
 from datamodules.base import ImageDataModule
 from datamodules.dataset import LabelledItems, Store
 from datamodules.looks import LOOKS, Look, channels_after
-from lit_gen.core.pictures import together
 from lit_gen.core.random import DataUse, generator
-from lit_gen.core.types import ImageSpec, InputError, NonNegative
+from lit_gen.core.types import ImageSpec, InputError, NonNegative, together
 
 _AT_ONCE = 4096  # images that are changed together
 

@@ -70,8 +70,9 @@ def test_what_a_model_needs_is_its_spec(name):
         return
     parameters = inspect.signature(public).parameters
     needed = [word for word, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    assert set(needed) <= {"spec", "num_tasks", "learner"}, "everything else has a default"
-    if "learner" not in needed:
+    models = {"learner", "generator", "classifier"}
+    assert set(needed) <= {"spec", "num_tasks"} | models, "everything else has a default"
+    if not models & set(needed):
         assert not [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
         assert next(iter(parameters)) == "spec" and list(parameters)[-1] == "schedule"
         model = public(lit_gen.ImageSpec(1, 32, 10), **({"num_tasks": 2} if "num_tasks" in needed else {}))

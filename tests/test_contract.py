@@ -24,6 +24,15 @@ from lit_gen.core.types import Batch, Classifies, HasCodes, PairBatch, Translate
 MORE = [("vae_gaussian", "dense"), ("replay_vae", "conv"), ("multiband_gan_classes", "multiband_gan_dense")]
 MORE += [("ddpm_bound", "unet_tiny"), ("replay_diffusion_distilled", "unet_tiny")]
 
+FEW_DRAWN = {
+    "replay_diffusion": ["model.pool_size=50"],
+    "replay_diffusion_distilled": ["model.pool_size=50"],
+    "joint_replay": ["model.per_class=10", "model.sampler.steps=2"],
+    "solver_diffusion": ["model.pool_size=50", "model.generator.pool_size=50"],
+    "solver_multiband": ["model.pool_size=50"],
+    "guide": ["model.sampler.steps=2", "model.generator.pool_size=50"],
+}
+
 
 def pairs() -> list[tuple[str, str | None]]:
     """(model, net; None: its own), so that every class and every net is among them."""
@@ -47,7 +56,7 @@ def composed(model: str, net: str | None) -> Composed:
             "stream.num_tasks=2",
             "logger=csv",
             "trainer=cpu",
-            *(["model.pool_size=50"] if model.startswith("replay_diffusion") else []),
+            *FEW_DRAWN.get(model, []),
         ],
     )
 
