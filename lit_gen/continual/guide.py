@@ -84,6 +84,7 @@ class Guide(Solver):
         strength: Annotated[float, Ge(0)] = 0.2,
         redraw_every: Positive = 1,
         epochs: Positive | None = None,
+        later_epochs: Positive | None = None,
         later_optimizer: OptimizerFactory | None = None,
         sampler: DiffusionSampler = _DDIM,
         spec: ImageSpec | None = None,
@@ -93,8 +94,9 @@ class Guide(Solver):
                 "generator: its learner must be a diffusion model with condition=label, to draw old classes"
             )
         super().__init__(
-            generator, classifier, num_tasks, "condition", True, 1, epochs, later_optimizer, sampler, spec
-        )
+            generator, classifier, num_tasks, "condition", True, 1, epochs, later_epochs, later_optimizer,
+            sampler, spec,
+        )  # fmt: skip
         self.strength, self.redraw_every = strength, redraw_every
         self._age = 0  # batches that had the latest images
 

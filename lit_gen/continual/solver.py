@@ -43,7 +43,7 @@ class Solver(LitGenerator):
         real: false: nothing but drawn images, of the current task too; not with labels="solver".
         pool_size: images drawn of each task, which are dealt out again and again.
         epochs: of the classifier; None is the Trainer's length.
-        later_optimizer: of the classifier from the second task on; None is its own.
+        later_epochs, later_optimizer: of the classifier from the second task on; None is as in the first.
         sampler: draws the images; None draws them as all others.
     """
 
@@ -56,6 +56,7 @@ class Solver(LitGenerator):
         real: bool = True,
         pool_size: Positive = 5000,
         epochs: Positive | None = None,
+        later_epochs: Positive | None = None,
         later_optimizer: OptimizerFactory | None = None,
         sampler: Sampler | None = None,
         spec: ImageSpec | None = None,
@@ -80,7 +81,8 @@ class Solver(LitGenerator):
                 "real=true, or a generator that takes labels or classifies"
             )
         self.real, self.pool_size, self.epochs = real, pool_size, epochs
-        self.later_optimizer, self.replay_sampler = later_optimizer, sampler
+        self.later_epochs, self.later_optimizer = later_epochs, later_optimizer
+        self.replay_sampler = sampler
         self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
         self.register_buffer("task_sizes", torch.zeros(num_tasks))
         self.register_buffer("label_counts", torch.zeros(num_tasks, self.spec.num_classes))
@@ -94,11 +96,13 @@ class Solver(LitGenerator):
         return self.generator.conditions
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
-        later = self.later_optimizer if self.tasks_seen > 0 else None
+        epochs, optimizer = self.epochs, self.classifier.make_optimizer
+        if self.tasks_seen > 0:
+            epochs, optimizer = self.later_epochs or epochs, self.later_optimizer or optimizer
         phase = Phase.single(
-            "solver", self.classifier.step, (self.classifier,), self.epochs,
-            later or self.classifier.make_optimizer, schedule=self.classifier.schedule,
-            prepare=partial(self.mixed, task), begin=self._begin, end=self._end,
+            "solver", self.classifier.step, (self.classifier,), epochs, optimizer,
+            schedule=self.classifier.schedule, prepare=partial(self.mixed, task),
+            begin=self._begin, end=self._end,
         )  # fmt: skip
         return (*self.generator.phases(task), phase)
 
