@@ -40,6 +40,7 @@ COLUMNS = {
     "prd_recall": Column("PRD recall", "higher"),
     "nll": Column("NLL, nats", "lower"),
     "accuracy": Column("accuracy", "higher"),
+    "task_accuracy": Column("accuracy, task told", "higher"),
     "mse": Column("squared error per pixel", "lower"),
     "linear_accuracy": Column("linear probe", "higher"),
     "knn_accuracy": Column("k-NN probe", "higher"),
@@ -48,7 +49,7 @@ COLUMNS = {
     "epochs": Column("epochs", ""),
     "parameters": Column("parameters", ""),
 }
-_OF_THE_MODEL = ("nll", "accuracy")
+_OF_THE_MODEL = ("nll", "accuracy", "task_accuracy")
 _SCORES = ("fid", "precision", "recall", "coverage", "prd_precision", "prd_recall")
 
 
