@@ -70,6 +70,8 @@ class JointReplay(LitGenerator):
         sampler: draws the images; None draws them as all others.
     """
 
+    needs_every_task = True
+
     def __init__(
         self,
         learner: Diffusion,
@@ -143,6 +145,8 @@ class JointReplay(LitGenerator):
             miss, away = student.miss(logits, label), divergence(logits, taught)
             loss = loss + weights.label * miss.mean() + weights.classes * (share * away).mean()
             terms |= {"cross_entropy": miss.mean(), "divergence": away.mean()}
+        else:  # processes wait for gradients of all that a phase trains
+            loss = loss + 0 * sum(parameter.sum() for parameter in student.head.parameters())
         return {"loss": loss, **terms}
 
     def evaluate(self, batch: Batch) -> Terms:
@@ -174,8 +178,8 @@ class JointReplay(LitGenerator):
             new = torch.tensor(task.label_counts, device=past.device) > 0
             self._pools = self.balanced(self.before.net, past, 0), self.balanced(self.local, new, 1)
         sizes = [max(1, len(part)) for part in batch.image.tensor_split(2)]
-        drawn = [dealt(*each) for each in zip(self._pools, sizes, self.pool_dealt, strict=True)]
-        return Batch(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+        halves = [dealt(*each) for each in zip(self._pools, sizes, self.pool_dealt, strict=True)]
+        return Batch(*(torch.cat(parts) for parts in zip(*halves, strict=True)))
 
     def balanced(self, teacher: Diffusion, classes: Tensor, *place: int) -> Batch:
         """Images that the teacher draws, `per_class` of each of the classes, bool [K], that it learned, in a

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from joint_toys import small_model
 from multiband_gan_toys import make_multiband_gan
 from multiband_toys import make_multiband
 from processes import together
-from toys import SPEC, make_data, make_trainer
+from toys import SPEC, ToyGenerator, make_data, make_trainer
 
+from lit_gen.continual.joint_replay import JointReplay
+from lit_gen.continual.replay import GenerativeReplay
+from lit_gen.continual.solver import Solver
 from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Phase
 from lit_gen.families.autoencoder import Autoencoder
+from lit_gen.families.classifier import Classifier
+from lit_gen.families.samplers import DiffusionSampler
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 INVERTING = {"current_pairs": "inversion", "inversion_steps": 3, "max_images": 100}
@@ -29,7 +35,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["multiband", "multiband_gan", "autoencoder"])
+@pytest.mark.parametrize("name", ["multiband", "multiband_gan", "joint_replay", "solver", "autoencoder"])
 def test_both_end_with_the_same_weights(ranks, name):
     first, second = (rank[name] for rank in ranks)
     assert first.keys() == second.keys()
@@ -90,7 +96,7 @@ def _train(folder: Path) -> None:
     def fit(name, model, data, **settings):
         trainer = make_trainer(devices=2, limit_val_batches=0, **{"strategy": "ddp"} | settings)
         fit_stages(trainer, model, data)
-        if name == "multiband_gan":
+        if name in ("multiband_gan", "joint_replay"):
             # As after every task of a run: batch norm's averages of the last step are rank 0's from here on.
             trainer.test(model, datamodule=data, verbose=False)
         ended[name] = model.state_dict()
@@ -120,6 +126,13 @@ def _train(folder: Path) -> None:
     gan.align_loss = noted_loss
     unused = {"strategy": "ddp_find_unused_parameters_true"}
     fit("multiband_gan", gan, make_data(num_tasks=2, batch_size=8), **unused)
+
+    draws = DiffusionSampler(steps=2, progress=False)
+    joint = JointReplay(small_model(), num_tasks=2, per_class=8, sampler=draws)
+    joint.local.make_optimizer = joint.make_optimizer = functools.partial(torch.optim.Adam, lr=1e-3)
+    fit("joint_replay", joint, make_data(num_tasks=2, batch_size=8))
+    solver = Solver(GenerativeReplay(ToyGenerator(1), 2), Classifier(SPEC), 2, pool_size=30)
+    fit("solver", solver, make_data(num_tasks=2, batch_size=8))
 
     # 80 images each, in batches of 9 and 8.
     trainer = fit("autoencoder", make_autoencoder(), make_data(num_tasks=1, batch_size=9))
