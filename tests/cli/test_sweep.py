@@ -54,10 +54,13 @@ def places() -> dict[str, Place]:
             walk(f"{key}.{name}" if key else str(name), part)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OmegaConf, "load", lambda file: load(Path(getattr(file, "name", file))).copy())
+        # By path, or as Hydra does by an open file.
+        path_of = lambda file: file if isinstance(file, Path) else Path(file.name)  # noqa: E731
+        patch.setattr(OmegaConf, "load", lambda file: load(path_of(file)).copy())
         walk("", compose("train", TOGETHER).config)
         for group, name in FILES:
-            if targets(CONF / group / f"{name}.yaml") - found.keys():
+            # A row of a table is looked for in the table.
+            if targets(CONF / group / f"{name.partition('/')[0]}.yaml") - found.keys():
                 words = [*partners(group, name), *(["data=mnist"] if group == "stream" else [])]
                 model = next((word.removeprefix("model=") for word in words if "model=" in word), name)
                 size = smallest_image(model, name if group == "net" else net_of(model))
