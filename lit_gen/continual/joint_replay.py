@@ -134,7 +134,7 @@ class JointReplay(LitGenerator):
         said, _ = student.said(x, t, None)
         wanted = target(student.output, student.path, t, batch.image, noise)
         taught = self._taught(lambda teacher, x, t: teacher.said(x, t, None)[0], x, t)
-        error, distance = (_distance(said, each) for each in (wanted, taught))
+        error, distance = (student.distance(said, each, t) for each in (wanted, taught))
         loss = weights.error * error.mean() + weights.noise * (share * distance).mean()
         terms = {"error": error.mean(), "distilled": distance.mean()}
         if progress >= self.late_classes and (weights.label or weights.classes):
@@ -243,11 +243,6 @@ class JointReplay(LitGenerator):
         self._pools = None
         self.label_counts[task.index] = torch.tensor(task.label_counts, dtype=torch.float)
         self.tasks_seen.fill_(task.index + 1)
-
-
-def _distance(said: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared difference over an image's numbers, [B]."""
-    return (said - wanted).float().square().flatten(1).mean(1)
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:

@@ -63,9 +63,7 @@ class Solver(LitGenerator):
     ) -> None:
         super().__init__(spec or generator.spec, generator.make_optimizer, generator.schedule)
         if not isinstance(classifier, Classifies):
-            raise ValueError(
-                f"classifier: {type(classifier).__name__} tells no classes apart; take model=lenet's"
-            )
+            raise ValueError(f"classifier: {type(classifier).__name__} tells no classes apart; take lenet's")
         self.generator, self.classifier = generator, classifier
         self.before = FrozenCopy(classifier)  # as it was before the task
         self.needs_every_task = generator.needs_every_task

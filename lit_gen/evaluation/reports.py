@@ -17,14 +17,8 @@ from lit_gen.evaluation.tables import as_text
 
 _DRAWN = ("fid", "precision", "recall", "accuracy", "task_accuracy")
 _ABOUT = ("source", "extractor")  # of published figures; words, not figures
-_SHARES = (
-    "prd_precision",
-    "prd_recall",
-    "precision",
-    "recall",
-    "accuracy",
-    "task_accuracy",
-)  # published in percent
+# Published in percent.
+_SHARES = ("prd_precision", "prd_recall", "precision", "recall", "accuracy", "task_accuracy")
 
 
 def matrix_picture(board: Board) -> Tensor | None:

@@ -167,9 +167,12 @@ class Diffusion(ConditionalGenerator):
         said, _ = self.said(x, t, condition)
         with torch.no_grad():
             wanted, _ = teacher.said(x, t, condition)
+        return {"loss": self.distance(said, wanted, t).mean()}
+
+    def distance(self, said: Tensor, wanted: Tensor, t: Tensor) -> Tensor:
+        """Of two outputs at times t, in the space of the loss: mean square over an image's numbers, [B]."""
         ratio = error_ratio(self.space, self.output, self.path, t).square()
-        error = ratio * (said - wanted).float().square().flatten(1).mean(1)
-        return {"loss": error.mean()}
+        return ratio * (said - wanted).float().square().flatten(1).mean(1)
 
     def step(self, batch: Batch, progress: float) -> Terms:
         drawn = self.times.draw(batch.size, self.path, batch.image.device)

@@ -83,6 +83,23 @@ def test_drawn_images_are_even_over_the_classes_that_the_teacher_learned(caplog)
     with caplog.at_level(logging.WARNING):
         pool = model.balanced(learner, torch.tensor([True, True, False, False]), 0)
     assert pool.label.tolist() == [0] * 8 and "of class 1 only 0 of 8" in caplog.text
+    none = model.balanced(learner, torch.tensor([False, True, True, False]), 0)
+    assert none.size == 160 and set(none.label.tolist()) == {0, 3}, (
+        "all draws, where none is of these classes"
+    )
+
+
+def test_distances_are_taken_where_the_learners_loss_is():
+    model, batch = made(weights=Weights(1.0, 0.0, 0.0, 0.0)).eval(), batch_of([0, 1, 2, 3])
+    model.whole.space = "x0"
+    torch.manual_seed(3)
+    here = model.consolidate(batch, 0.0)["error"]
+    torch.manual_seed(3)
+    torch.testing.assert_close(
+        here,
+        model.whole.step(batch, 0.0)["loss"]
+        - 1e-3 * model.whole.classifier_step(batch, 0.0)["cross_entropy"],
+    )
 
 
 def test_a_batch_is_half_old_half_new_and_real_images_are_not_in_it():
