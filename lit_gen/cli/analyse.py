@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lit_gen.cli import group_names
-from lit_gen.cli.check import describe, fits, mismatch, signature_of
 from lit_gen.cli.config import FIXED, build, recompose
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, refuse_unused, with_distinct_names
+from lit_gen.cli.signatures import describe, fits, mismatch, signature_of
 from lit_gen.cli.words import key_of, own_words, parse
 from lit_gen.core.files import new_or_empty, writable_folder, write_json, write_text
 from lit_gen.core.pictures import pictures_in

@@ -32,7 +32,7 @@ from omegaconf.errors import (
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
 from lit_gen.cli.allowed import locate
-from lit_gen.cli.check import all_keys, check
+from lit_gen.cli.signatures import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
 from lit_gen.core.types import InputError, below, together

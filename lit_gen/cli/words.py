@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from lit_gen.cli import did_you_mean, rows
-from lit_gen.cli.check import all_keys, describe, fits, mismatch
+from lit_gen.cli.signatures import all_keys, describe, fits, mismatch
 from lit_gen.core.types import InputError
 
 _TEXTS = ("data.root", "name", "output_dir", "resume")

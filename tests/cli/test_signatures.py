@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lit_gen.cli.allowed import trusting
-from lit_gen.cli.check import check, fits, mismatch, signature_of
+from lit_gen.cli.signatures import check, fits, mismatch, signature_of
 from lit_gen.core import memory
 from lit_gen.core.types import ImageSpec, InputError
 
