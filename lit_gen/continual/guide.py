@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from lit_gen.continual.pool import labels_and_tasks
 from lit_gen.continual.replay import GenerativeReplay
 from lit_gen.continual.solver import Solver
 from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory
@@ -103,17 +102,18 @@ class Guide(Solver):
     def phases(self, task: Task) -> tuple[Phase, ...]:
         *others, last = super().phases(task)
         # Drawn images are not in checkpoints, which are written between epochs.
-        return (*others, replace(last, each_epoch=lambda task, look: setattr(self, "_pool", None)))
+        return (*others, replace(last, each_epoch=lambda task, look: setattr(self.pool, "images", None)))
 
     def replayed(self, task: Task, count: int) -> Batch:
-        if self._pool is None or self._age == self.redraw_every or self._pool.size < count:
-            self._pool, self._age = self._steered(task, count), 0
+        images = self.pool.images
+        if images is None or self._age == self.redraw_every or images.size < count:
+            self.pool.images, self._age = self._steered(task, count), 0
         self._age += 1
-        return self._pool.map(lambda part: part[:count])
+        return self.pool.images.map(lambda part: part[:count])
 
     def _steered(self, task: Task, count: int) -> Batch:
-        seen = int(self.tasks_seen)
-        label, of_task = labels_and_tasks(count, self.task_sizes[:seen], self.label_counts)
+        seen = int(self.past.seen)
+        label, of_task = self.past.draw(count, seen)
         new = torch.tensor(task.label_counts, device=label.device) > 0
         given = {f.name: getattr(self.replay_sampler, f.name) for f in fields(DiffusionSampler)}
         draw = Steered(**given, classify=self.classify, towards=new, strength=self.strength)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from lit_gen.continual.pool import dealt, drawn
+from lit_gen.continual.pool import PastTasks, Pool
 from lit_gen.core.frozen import FrozenCopy, copy_state
 from lit_gen.core.module import LitGenerator, Sampler
 from lit_gen.core.random import Use, forked_rng
@@ -94,12 +94,8 @@ class JointReplay(LitGenerator):
         self.weights, self.late_classes, self.replay_sampler = weights, late_classes, sampler
         if sampler is not None:
             sampler.check(learner)
-        self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("label_counts", torch.zeros(num_tasks, self.spec.num_classes))
-        # The pools are no part of a checkpoint: these make them again.
-        self.register_buffer("pool_seed", torch.zeros((), dtype=torch.long))
-        self.register_buffer("pool_dealt", torch.zeros(2, dtype=torch.long))
-        self._pools: tuple[Batch, Batch] | None = None  # old and new images
+        self.past = PastTasks(num_tasks, self.spec.num_classes)
+        self.old, self.new = Pool(self.spec), Pool(self.spec)
 
     @property
     def conditions(self) -> frozenset[str]:
@@ -121,7 +117,8 @@ class JointReplay(LitGenerator):
         """Of a batch whose first half are old images and whose second half new ones."""
         student, weights = self.whole, self.weights
         halves = [batch.map(lambda part, side=side: part.tensor_split(2)[side]) for side in range(2)]
-        counts = [pool.size for pool in self._pools or halves]
+        pools = (self.old.images, self.new.images)
+        counts = [(half if pool is None else pool).size for pool, half in zip(pools, halves, strict=True)]
         share = torch.cat(
             [
                 torch.full((half.size,), 2 * count / sum(counts), device=batch.image.device)
@@ -152,7 +149,7 @@ class JointReplay(LitGenerator):
     def evaluate(self, batch: Batch) -> Terms:
         """Of the global model, and, named local_*, of the local one."""
         local = self.local.evaluate(batch)
-        if self.tasks_seen == 0:
+        if self.past.seen == 0:
             return local
         return self.whole.evaluate(batch) | {f"local_{name}": value for name, value in local.items()}
 
@@ -166,38 +163,42 @@ class JointReplay(LitGenerator):
         return self.abilities().classify(image)
 
     def abilities(self) -> Diffusion:
-        return self.local if self.tasks_seen == 0 else self.whole
+        return self.local if self.past.seen == 0 else self.whole
 
     # --- drawn images
 
     @torch.no_grad()
     def replaced(self, task: Task, batch: Batch) -> Batch:
         """As many drawn images as there are in the batch, but one of each kind at least; old ones first."""
-        if self._pools is None:  # not in `begin`, which comes before a checkpoint's weights
-            past = self.label_counts[: task.index].sum(0) > 0
-            new = torch.tensor(task.label_counts, device=past.device) > 0
-            self._pools = self.balanced(self.before.net, past, 0), self.balanced(self.local, new, 1)
-        sizes = [max(1, len(part)) for part in batch.image.tensor_split(2)]
-        halves = [dealt(*each) for each in zip(self._pools, sizes, self.pool_dealt, strict=True)]
+        num_old, num_new = (max(1, len(part)) for part in batch.image.tensor_split(2))
+        past, now = self.past.label_counts[: task.index], torch.tensor([task.label_counts])
+        halves = (
+            self.old.dealt(num_old, partial(self.balanced, self.old, self.before.net, past)),
+            self.new.dealt(num_new, partial(self.balanced, self.new, self.local, now)),
+        )
         return Batch(*(torch.cat(parts) for parts in zip(*halves, strict=True)))
 
-    def balanced(self, teacher: Diffusion, classes: Tensor, *place: int) -> Batch:
-        """Images that the teacher draws, `per_class` of each of the classes, bool [K], that it learned, in a
-        random order.
+    def balanced(self, pool: Pool, teacher: Diffusion, label_counts: Tensor) -> Batch:
+        """Images that the teacher draws, `per_class` of each of the classes that it learned, in a random
+        order.
+
+        Args:
+            label_counts: of the tasks that it learned, [T, K].
 
         It draws up to ten times as many. A class that it drew too few of has some twice, and one that it did
         not draw at all is missing (all of them: nothing is chosen), with a warning.
         """
-        count, device = int(classes.sum()) * self.per_class, self.pool_seed.device
-        place = (int(self.pool_seed), Use.REPLAY_POOL, *place)
+        device = pool.seed.device
+        classes = label_counts.to(device).sum(0) > 0
+        count = int(classes.sum()) * self.per_class
         parts: list[Batch] = []
         for wave in range(10):
-            parts.append(drawn(count, partial(self._labelled, teacher), self.spec, device, *place, wave))
+            parts.append(pool.drawn(count, partial(self._labelled, teacher), Use.REPLAY_POOL, wave))
             label = torch.cat([part.label for part in parts])
             found = torch.bincount(label, minlength=len(classes))
             if (found[classes] >= self.per_class).all():
                 break
-        pool = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        every = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         chosen = []
         for kind in classes.nonzero().flatten().tolist():
             places = (label == kind).nonzero().flatten()
@@ -207,10 +208,10 @@ class JointReplay(LitGenerator):
             chosen.append(places.repeat(repeats)[: self.per_class])
         places = torch.cat(chosen)
         if len(places) == 0:
-            places = torch.arange(pool.size, device=device)
-        with forked_rng(*place, device=device):
+            places = torch.arange(every.size, device=device)
+        with forked_rng(int(pool.seed), Use.REPLAY_POOL, device=device):
             places = places[torch.randperm(len(places), device=device)]
-        return pool.map(lambda part: part[places])
+        return every.map(lambda part: part[places])
 
     def _labelled(self, teacher: Diffusion, count: int) -> Batch:
         sampler = self.replay_sampler
@@ -231,18 +232,16 @@ class JointReplay(LitGenerator):
 
     def _take_teacher(self, task: Task) -> None:
         self.before.refresh(self.whole)
-        self._pools = None
-        self.pool_seed.copy_(torch.randint(2**62, ()))
-        self.pool_dealt.zero_()
+        self.old.begin()
+        self.new.begin()
 
     def _adopt(self, task: Task) -> None:
         copy_state(self.local, self.whole)
         self._close(task)
 
     def _close(self, task: Task) -> None:
-        self._pools = None
-        self.label_counts[task.index] = torch.tensor(task.label_counts, dtype=torch.float)
-        self.tasks_seen.fill_(task.index + 1)
+        self.old.images = self.new.images = None
+        self.past.close(task)
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:

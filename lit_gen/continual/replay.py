@@ -11,7 +11,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from lit_gen.continual.pool import dealt, drawn, labels_and_tasks
+from lit_gen.continual.pool import PastTasks, Pool
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator, Sampler
 from lit_gen.core.progress import epochs_done
@@ -76,15 +76,10 @@ class GenerativeReplay(LitGenerator):
                 f"distil=true: {type(learner).__name__} has no noise prediction to distil; use distil=false, "
                 "or a diffusion model as the learner"
             )
-        self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("task_sizes", torch.zeros(num_tasks))
-        self.register_buffer("label_counts", torch.zeros(num_tasks, max(1, self.spec.num_classes)))
-        # The pool is no part of a checkpoint: these make it again.
-        self.register_buffer("pool_seed", torch.zeros((), dtype=torch.long))
+        self.past = PastTasks(num_tasks, self.spec.num_classes)
+        self.pool = Pool(self.spec)
         self.register_buffer("pool_first_epoch", torch.zeros((), dtype=torch.long))
-        self.register_buffer("pool_dealt", torch.zeros((), dtype=torch.long))  # by all processes
-        self._pool: Batch | None = None
-        self._pool_epoch, self._pool_number = -1, -1
+        self._pool_number = 0
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
         phases = [replace(p, prepare=_after(self.with_replay, p.prepare)) for p in self.learner.phases(task)]
@@ -92,7 +87,7 @@ class GenerativeReplay(LitGenerator):
             (turn,) = phases[0].turns
             phases[0] = replace(phases[0], turns=(replace(turn, loss=partial(self._mixed, turn.loss)),))
         phases[0] = phases[0].framed(before=self._refresh)
-        phases[-1] = phases[-1].framed(after=self._close)
+        phases[-1] = phases[-1].framed(after=self.past.close)
         return tuple(phases)
 
     def evaluate(self, batch: Batch) -> Terms:
@@ -119,16 +114,16 @@ class GenerativeReplay(LitGenerator):
     @torch.no_grad()
     def with_replay(self, batch: Batch) -> Batch:
         """The batch with the teacher's images behind it."""
-        seen = int(self.tasks_seen)
+        seen = int(self.past.seen)
         count = int(batch.size * min(seen, self.max_tasks) * self.share)
         if count == 0:
             return batch
-        replayed = self._drawn(count, seen) if self.replay == "per_batch" else self._dealt(count, seen)
+        replayed = self._drawn(seen, count) if self.replay == "per_batch" else self._dealt(seen, count)
         return Batch(*(torch.cat(pair) for pair in zip(batch, replayed, strict=True)))
 
-    def _drawn(self, count: int, seen: int) -> Batch:
+    def _drawn(self, seen: int, count: int) -> Batch:
         """Images of the first `seen` tasks from the teacher."""
-        label, task = labels_and_tasks(count, self.task_sizes[:seen], self.label_counts)
+        label, task = self.past.draw(count, seen)
         conditions = {n: v for n, v in (("label", label), ("task", task)) if n in self.conditions}
         unknown = torch.full_like(task, -1)
         return Batch(
@@ -144,45 +139,21 @@ class GenerativeReplay(LitGenerator):
             return self.teacher.net.sample(count, **conditions)
         return self.replay_sampler(self.teacher.net, count, **conditions)
 
-    def _dealt(self, count: int, seen: int) -> Batch:
-        """The pool's next images: this process's of `count` for each."""
-        return dealt(self._current_pool(seen), count, self.pool_dealt)
-
-    def _current_pool(self, seen: int) -> Batch:
-        """The pool of this task and epoch; made here and not in `begin`, which comes before a checkpoint's
-        weights.
-        """
-        epoch = epochs_done(self.trainer) if self.refresh_every else 0
-        if self._pool is None or epoch != self._pool_epoch:
-            number = (epoch - int(self.pool_first_epoch)) // (self.refresh_every or 1)
-            if self._pool is None or number != self._pool_number:
-                self._pool = self._made_pool(seen, number)
-            self._pool_epoch, self._pool_number = epoch, number
-        return self._pool
-
-    def _made_pool(self, seen: int, number: int) -> Batch:
-        """The `number`-th pool of the task, as it is stored."""
-        place = (int(self.pool_seed), Use.REPLAY_POOL, number)
-        return drawn(
-            self.pool_size * seen,
-            lambda count: self._drawn(count, seen),
-            self.spec,
-            self.pool_dealt.device,
-            *place,
-        )
+    def _dealt(self, seen: int, count: int) -> Batch:
+        """The pool's next images, of the task's first pool or a later one by the epoch."""
+        number = 0
+        if self.refresh_every:
+            number = (epochs_done(self.trainer) - int(self.pool_first_epoch)) // self.refresh_every
+        if number != self._pool_number:
+            self.pool.images, self._pool_number = None, number
+        draw, place = partial(self._drawn, seen), (Use.REPLAY_POOL, number)
+        return self.pool.dealt(count, lambda: self.pool.drawn(self.pool_size * seen, draw, *place))
 
     def _refresh(self, task: Task) -> None:
         self.teacher.refresh(self.learner)
         if self.replay == "pool":
-            self._pool = None
-            self.pool_seed.copy_(torch.randint(2**62, ()))
+            self.pool.begin()
             self.pool_first_epoch.fill_(epochs_done(self.trainer) if self.refresh_every else 0)
-            self.pool_dealt.zero_()
-
-    def _close(self, task: Task) -> None:
-        self.task_sizes[task.index] = task.num_images
-        self.label_counts[task.index] = torch.tensor(task.label_counts or (0,), dtype=torch.float)
-        self.tasks_seen.fill_(task.index + 1)
 
 
 def _after(first: Any, second: Any | None) -> Any:

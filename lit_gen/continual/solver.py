@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_gen.continual.pool import dealt, drawn, labels_and_tasks
+from lit_gen.continual.pool import PastTasks, Pool
 from lit_gen.core.frozen import FrozenCopy
 from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory, Sampler
 from lit_gen.core.random import Use
@@ -81,13 +81,8 @@ class Solver(LitGenerator):
         self.real, self.pool_size, self.epochs = real, pool_size, epochs
         self.later_epochs, self.later_optimizer = later_epochs, later_optimizer
         self.replay_sampler = sampler
-        self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.long))
-        self.register_buffer("task_sizes", torch.zeros(num_tasks))
-        self.register_buffer("label_counts", torch.zeros(num_tasks, self.spec.num_classes))
-        # The pool is no part of a checkpoint: these make it again.
-        self.register_buffer("pool_seed", torch.zeros((), dtype=torch.long))
-        self.register_buffer("pool_dealt", torch.zeros((), dtype=torch.long))
-        self._pool: Batch | None = None
+        self.past = PastTasks(num_tasks, self.spec.num_classes)
+        self.pool = Pool(self.spec)
 
     @property
     def conditions(self) -> frozenset[str]:
@@ -95,7 +90,7 @@ class Solver(LitGenerator):
 
     def phases(self, task: Task) -> tuple[Phase, ...]:
         epochs, optimizer = self.epochs, self.classifier.make_optimizer
-        if self.tasks_seen > 0:
+        if self.past.seen > 0:
             epochs, optimizer = self.later_epochs or epochs, self.later_optimizer or optimizer
         phase = Phase.single(
             "solver", self.classifier.step, (self.classifier,), epochs, optimizer,
@@ -121,7 +116,7 @@ class Solver(LitGenerator):
     @torch.no_grad()
     def mixed(self, task: Task, batch: Batch) -> Batch:
         """Real images of the task and drawn ones, as many as there are in the batch."""
-        kept = max(1, batch.size // (int(self.tasks_seen) + 1)) if self.real else 0
+        kept = max(1, batch.size // (int(self.past.seen) + 1)) if self.real else 0
         if kept == batch.size:
             return batch
         replayed = self.replayed(task, batch.size - kept)
@@ -130,16 +125,13 @@ class Solver(LitGenerator):
 
     def replayed(self, task: Task, count: int) -> Batch:
         """The next drawn images, with labels."""
-        seen = int(self.tasks_seen) + (not self.real)
-        if self._pool is None:  # not in `begin`, which comes before a checkpoint's weights
-            place = (int(self.pool_seed), Use.REPLAY_POOL)
-            device = self.pool_seed.device
-            self._pool = drawn(self.pool_size * seen, partial(self._drawn, seen), self.spec, device, *place)
-        return dealt(self._pool, count, self.pool_dealt)
+        seen = int(self.past.seen) + (not self.real)
+        draw = partial(self._drawn, seen)
+        return self.pool.dealt(count, lambda: self.pool.drawn(self.pool_size * seen, draw, Use.REPLAY_POOL))
 
     def _drawn(self, seen: int, count: int) -> Batch:
         """Images of the first `seen` tasks."""
-        label, task = labels_and_tasks(count, self.task_sizes[:seen], self.label_counts)
+        label, task = self.past.draw(count, seen)
         known = {"label": label, "task": task}
         given = {name: known[name] for name in self.conditions}
         sampler = self.replay_sampler
@@ -148,7 +140,8 @@ class Solver(LitGenerator):
             label = self.generator.abilities().classify(image).argmax(1)
         elif self.labels == "solver":
             logits = self.before.net.classify(image)
-            possible = self.label_counts[task] > 0 if "task" in given else self.label_counts[:seen].sum(0) > 0
+            counts = self.past.label_counts
+            possible = (counts[task] if "task" in given else counts[:seen].sum(0)) > 0
             label = torch.where(possible, logits, -torch.inf).argmax(1)
         return Batch(image, label, task, torch.full_like(task, -1))
 
@@ -159,12 +152,9 @@ class Solver(LitGenerator):
 
     def _begin(self, task: Task) -> None:
         self.before.refresh(self.classifier)
-        self.task_sizes[task.index] = task.num_images
-        self.label_counts[task.index] = torch.tensor(task.label_counts, dtype=torch.float)
-        self._pool = None
-        self.pool_seed.copy_(torch.randint(2**62, ()))
-        self.pool_dealt.zero_()
+        self.past.note(task)
+        self.pool.begin()
 
     def _end(self, task: Task) -> None:
-        self._pool = None
-        self.tasks_seen.fill_(task.index + 1)
+        self.pool.images = None
+        self.past.close(task)

@@ -52,10 +52,8 @@ def test_each_half_has_a_teacher_of_its_own_and_weighs_as_much_as_was_drawn():
         for parameter in model.local.net.out.parameters():
             parameter.add_(0.1)  # the local model says something else
     pool = batch.map(lambda part: part[:1])
-    model._pools = (
-        pool.map(lambda part: part.repeat_interleave(6, 0)),
-        pool.map(lambda p: p.repeat_interleave(2, 0)),
-    )
+    model.old.images = pool.map(lambda part: part.repeat_interleave(6, 0))
+    model.new.images = pool.map(lambda part: part.repeat_interleave(2, 0))
     torch.manual_seed(3)
     terms = model.consolidate(batch, 0.0)
     # The old half has no distance, and the new one weighs 2 * 2 / 8.
@@ -76,14 +74,14 @@ def test_drawn_images_are_even_over_the_classes_that_the_teacher_learned(caplog)
     # By their brightness of classes 3, 0, 0, 0: the fourth part of 16 draws is not enough of class 3.
     learner = linear_model()
     model = JointReplay(learner, 2, per_class=8, sampler=draws(0.9, -0.9, -0.8, -0.7))
-    pool = model.balanced(learner, torch.tensor([True, False, False, True]), 0)
+    pool = model.balanced(model.old, learner, torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1]]))
     assert pool.label.bincount(minlength=4).tolist() == [8, 0, 0, 8]
     assert torch.equal(learner.classify(pool.ready().image).argmax(1), pool.label)
     assert not pool.label.eq(pool.label.sort().values).all(), "shuffled"
     with caplog.at_level(logging.WARNING):
-        pool = model.balanced(learner, torch.tensor([True, True, False, False]), 0)
+        pool = model.balanced(model.old, learner, torch.tensor([[1, 1, 0, 0]]))
     assert pool.label.tolist() == [0] * 8 and "of class 1 only 0 of 8" in caplog.text
-    none = model.balanced(learner, torch.tensor([False, True, True, False]), 0)
+    none = model.balanced(model.old, learner, torch.tensor([[0, 1, 1, 0]]))
     assert none.size == 160 and set(none.label.tolist()) == {0, 3}, (
         "all draws, where none is of these classes"
     )
@@ -111,7 +109,7 @@ def test_a_batch_is_half_old_half_new_and_real_images_are_not_in_it():
     for one in found:
         assert one.label.tolist() == [0] * 4 + [3] * 3 and one.index.eq(-1).all()
         assert one.image.mean((1, 2, 3)).sign().tolist() == [-1] * 4 + [1] * 3
-    assert model.pool_dealt.tolist() == [80, 60]
+    assert (int(model.old.num_dealt), int(model.new.num_dealt)) == (80, 60)
     alone = model.replaced(now, batch.map(lambda part: part[:1]))
     assert alone.label.tolist() == [0, 3], "one of each at least"
 
@@ -119,7 +117,7 @@ def test_a_batch_is_half_old_half_new_and_real_images_are_not_in_it():
 def test_who_begins_where():
     model = made()
     fit_stages(make_trainer(max_epochs=1), model, make_data())
-    assert int(model.tasks_seen) == 2 and model.label_counts.gt(0).tolist() == [
+    assert int(model.past.seen) == 2 and model.past.label_counts.gt(0).tolist() == [
         [True, True, False, False],
         [False, False, True, True],
     ]

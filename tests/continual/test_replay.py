@@ -71,7 +71,7 @@ def test_every_kind_of_learner_learns_with_replay(learner):
     replay = GenerativeReplay(learner(), num_tasks=2)
     teacher = {name: value.clone() for name, value in replay.teacher.state_dict().items()}
     fit_stages(make_trainer(max_epochs=1), replay, make_data())
-    assert int(replay.tasks_seen) == 2
+    assert int(replay.past.seen) == 2
     moved = [n for n, v in replay.teacher.state_dict().items() if not torch.equal(v, teacher[n])]
     assert moved, "the teacher took over what the learner knew after the first task"
     assert replay.sample(3, **{n: torch.zeros(3, dtype=torch.long) for n in replay.conditions}).shape == (
@@ -87,7 +87,7 @@ def after_tasks(num_seen, learner, num_tasks=5, **options):
     data = make_data(num_tasks=4, batch_size=16)
     replay = GenerativeReplay(learner, num_tasks=num_tasks, **options)
     for task in data.tasks[:num_seen]:
-        replay._close(task)
+        replay.past.close(task)
     batch = data.dataset("train", [num_seen]).__getitems__(list(range(16)))
     return replay, batch._replace(image=to_float(batch.image)), data
 
@@ -118,8 +118,8 @@ def test_replayed_labels_and_tasks_follow_the_counts_seen_so_far():
 def test_a_task_without_labels_is_replayed_without_them():
     replay = GenerativeReplay(make_vae("label"), num_tasks=2)
     for task in (Task(0, "0", (0, 0, 0, 0), 0, 10), Task(1, "1", (0, 0, 5, 5), 10, 10)):
-        replay._close(task)
-    label = replay._drawn(400, 2).label
+        replay.past.close(task)
+    label = replay._drawn(2, 400).label
     assert set(label.tolist()) == {-1, 2, 3}, "classes 0 and 1 were never learned"
 
 
@@ -145,13 +145,13 @@ def test_the_learners_own_preparation_comes_after_the_replay():
 
 def test_a_pool_is_what_the_teacher_draws_with_its_seeds():
     replay, batch, _ = after_tasks(2, make_vae("label"), replay="pool", pool_size=350)
-    replay.pool_seed.fill_(5)
+    replay.pool.seed.fill_(5)
     mixed = replay.with_replay(batch)
     expected = []
     for block, count in enumerate((BLOCK, 700 - BLOCK)):
         with forked_rng(5, Use.REPLAY_POOL, 0, block, device=torch.device("cpu")):
-            task = torch.multinomial(replay.task_sizes[:2], count, replacement=True)
-            label = torch.multinomial(replay.label_counts[task], 1).squeeze(1)
+            task = torch.multinomial(replay.past.sizes[:2], count, replacement=True)
+            label = torch.multinomial(replay.past.label_counts[task], 1).squeeze(1)
             expected.append((to_uint8(replay.teacher.net.sample(count, label=label)), label))
     image, label = (torch.cat(parts) for parts in zip(*expected, strict=True))
     assert torch.equal(mixed.image[16:], to_float(image[:16])) and torch.equal(mixed.label[16:], label[:16])
@@ -171,7 +171,7 @@ def test_neither_batch_size_nor_processes_change_a_pool_or_its_order(monkeypatch
         # What the other process draws is added by torch.distributed.
         monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
         parts = [replay.with_replay(batch.map(lambda p, n=n: p[:n])).image[n:] for n in sizes]
-        return replay._pool.image, torch.cat(parts)
+        return replay.pool.images.image, torch.cat(parts)
 
     pool, order = dealt([16, 16])
     other, small = dealt([8, 8, 16])
@@ -198,7 +198,7 @@ def test_a_pool_is_drawn_once_and_again_after_a_resume_to_the_same_bits(tmp_path
     # 600 images for one past task, 1,200 for two; of four epochs each, the fourth has a pool of its own.
     times = 2 if refresh_every else 1
     assert calls == [500, 100] * times + [500, 500, 200] * times
-    assert not any("_pool" in name and "image" in name for name in whole.state_dict())
+    assert not any("pool" in name and "image" in name for name in whole.state_dict())
     for number in (5, 6, 11):
         folder = tmp_path / f"resumed-{number}"
         resumed, _ = run_with_pool(folder, tmp_path / "whole" / f"copy-{number:02d}.ckpt", refresh_every)

@@ -139,7 +139,7 @@ def test_the_union_of_all_tasks_is_learned_from_real_images(monkeypatch):
     model = Solver(ToyGenerator(1), classifier(), 2)
     monkeypatch.setattr(model, "replayed", None)
     fit_stages(make_trainer(), model, make_data(joint=True))
-    assert int(model.tasks_seen) == 2
+    assert int(model.past.seen) == 2
     assert model.generator.course is model.course, "a model inside knows how far the phase is"
 
 
