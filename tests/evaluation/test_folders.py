@@ -1,8 +1,9 @@
-"""FID from a file of statistics against torch-fidelity, files that are refused, and features that are kept."""
+"""FID from a file of statistics against torch-fidelity, files that are refused, features that are kept."""
 
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,13 +12,16 @@ from safetensors.torch import save_file
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from lit_gen.__main__ import main
+from lit_gen.core.types import InputError
 from lit_gen.evaluation.image_sets import image_set
+from lit_gen.evaluation.statistics import holds_statistics, read_statistics
 from lit_gen.metrics.features import LeNetExtractor
 from lit_gen.nets.lenet import LeNet
 
 EXTRACTOR = LeNetExtractor(LeNet(1, 10), "lenet_digits")
 SIZE = EXTRACTOR.num_features
 LENET = "extractor=lenet_digits"
+FID = "judges.quality.metrics=[{_target_: lit_gen.metrics.frechet.FrechetDistance, _partial_: true}]"
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_fid_of_a_statistics_file_is_that_of_torch_fidelity(sides, tmp_path, cap
     assert "these are not given: precision, recall, density" in said.err and "unknown / 1000" in said.out
     # Our own file says more, and an archive of images is still one.
     assert main(["stats", f"real={tmp_path}/real.npz", LENET, f"out={tmp_path}/own.npz"]) == 0
-    own, with_images = evaluate(tmp_path, real="own.npz")["fid"], evaluate(tmp_path)["fid"]
+    own, with_images = evaluate(tmp_path, real="own.npz")["fid"], evaluate(tmp_path, FID)["fid"]
     assert own["value"] == pytest.approx(with_images["value"], rel=1e-12)
     assert own | {"value": 0} == with_images | {"value": 0}
 
@@ -82,13 +86,17 @@ def asymmetric(size):
         ),
     ],
 )
-def test_statistics_that_are_none_are_refused(sides, tmp_path, capsys, arrays, said):
+def test_statistics_that_are_none_are_refused(tmp_path, arrays, said):
     np.savez(tmp_path / "stats.npz", **arrays)
+    assert holds_statistics(tmp_path / "stats.npz")
+    with pytest.raises(InputError, match=re.escape(f"real={tmp_path}/stats.npz: ") + ".*" + re.escape(said)):
+        read_statistics("real", tmp_path / "stats.npz", EXTRACTOR)
+
+
+def test_wrong_files_are_bad_input(sides, tmp_path, capsys):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(SIZE))
     evaluate(tmp_path, real="stats.npz", code=2)
-    assert f"real={tmp_path}/stats.npz: " in (message := capsys.readouterr().err) and said in message
-
-
-def test_a_pickle_and_metrics_without_fid_are_refused(sides, tmp_path, capsys):
+    assert f"lit-gen: real={tmp_path}/stats.npz: statistics without 'sigma'" in capsys.readouterr().err
     np.array([{}]).dump(tmp_path / "stats.npz")
     evaluate(tmp_path, real="stats.npz", code=2)
     assert "cannot be read as an .npz archive (File is not a zip file)" in capsys.readouterr().err
@@ -105,14 +113,14 @@ def test_a_pickle_and_metrics_without_fid_are_refused(sides, tmp_path, capsys):
 def test_features_are_kept_and_used_again(sides, tmp_path, monkeypatch, capsys):
     seen, forward = [], LeNetExtractor.forward
     monkeypatch.setattr(LeNetExtractor, "forward", lambda s, x: seen.append(len(x)) or forward(s, x))
-    kept, own = f"features={tmp_path}/kept", evaluate(tmp_path)
+    kept, own = f"features={tmp_path}/kept", evaluate(tmp_path, FID)
     for count in (2100, 0):
         seen.clear()
-        assert evaluate(tmp_path, kept) == own and sum(seen) == count
+        assert evaluate(tmp_path, FID, kept) == own and sum(seen) == count
     np.savez(tmp_path / "fake.npz", image=sides["fake"][:900])
-    changed = evaluate(tmp_path)
+    changed = evaluate(tmp_path, FID)
     seen.clear()
-    assert evaluate(tmp_path, kept) == changed != own and sum(seen) == 900
+    assert evaluate(tmp_path, FID, kept) == changed != own and sum(seen) == 900
     assert f"features={tmp_path}/kept: is of other images than fake=" in capsys.readouterr().err
     before = (tmp_path / "kept").read_bytes()
     main(
