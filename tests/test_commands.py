@@ -24,6 +24,7 @@ from lit_gen.cli import (
     evaluate,
     group_names,
     sample,
+    stats,
     track,
     train,
     translate,
@@ -127,7 +128,7 @@ def dry(monkeypatch, tmp_path):
             composed.append(compose(config_name, words))
 
     monkeypatch.chdir(tmp_path)
-    for name in ("photos/test", "generated", "horses", "zebras", "noisy"):
+    for name in ("photos/test", "photos/train", "generated", "horses", "zebras", "noisy"):
         (tmp_path / name).mkdir(parents=True)
         Image.new("L", (8, 8)).save(tmp_path / name / "1.png")
     for module, name in (
@@ -166,6 +167,7 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
             "analyse": analyse,
             "compare": compare,
             "track": track,
+            "stats": stats,
         }
         words = [word.replace("out=horses", "out=new").replace("out=zebras", "out=new") for word in words]
         monkeypatch.setattr(Composed, "build", lambda *_, **__: reached())

@@ -24,7 +24,7 @@ from lit_gen.cli.words import key_of, own_words, parse
 from lit_gen.core.files import new_or_empty, writable_folder, write_json, write_text
 from lit_gen.core.pictures import pictures_in
 from lit_gen.core.types import InputError, NonNegative
-from lit_gen.evaluation.folders import batches
+from lit_gen.evaluation.image_sets import batches
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.tables import as_csv, as_text
 from lit_gen.evaluation.uses import USES

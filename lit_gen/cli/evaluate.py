@@ -12,6 +12,7 @@ from lightning import seed_everything
 from callbacks.task_switch import TaskSwitch
 from lit_gen.cli import group_names
 from lit_gen.cli.config import build, compose
+from lit_gen.cli.devices import KEYS, launched, without_choice
 from lit_gen.cli.log import log_to
 from lit_gen.cli.open_run import open_run, refuse_unused
 from lit_gen.cli.run_folder import rank
@@ -24,27 +25,34 @@ from lit_gen.evaluation.folders import compare_folders
 from lit_gen.evaluation.tables import as_text
 
 HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
-lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [background=black] [out=scores.json] [KEY=VALUE ...]
+lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [features=FILE] [out=scores.json] [KEY=VALUE ...]
 
 Scores a checkpoint with the judges it was trained with, at the task it had reached; or compares two sets
-of images, each a folder (searched through) or an .npz archive of uint8 NHWC.
+of images, each a folder (searched through), an .npz archive of uint8 NHWC or a folder of such archives.
 
   ckpt       a run folder or a checkpoint file; its own configuration is used, and GROUP=NAME or KEY=VALUE
              change it (extractor=inception, sampler=latent, judges=[quality,terms], data.root=...), but not
              model.* and stream.*, nor what only matters in training
   out        also writes the scores as JSON, in place of a file that is there
+  real       may be the statistics of a set, an .npz with "mu" and "sigma" as pytorch-fid and ADM's reference
+             batches have them and as lit-gen stats writes them: FID alone is given then
+  features   a safetensors file that keeps the features of real and fake: made where it is not there, and read
+             where extractor and images are the same; a side whose images have changed is computed again
+             and replaced, a file of another extractor is refused
   background the colour behind transparent pixels of real and fake: a name, or a number (#ff8800)
   extractor  inception, lenet_mnist, lenet_digits
-  KEY        of two sets of images: extractor.*, judges.quality.metrics.* and judges.quality.batch_size
+  KEY        of two sets of images: extractor.*, judges.quality.metrics.*, judges.quality.batch_size and the
+             devices, as in training: trainer=gpu, trainer=ddp trainer.devices=4
 
 Examples
   lit-gen evaluate ckpt=runs/my-run out=scores.json
   lit-gen evaluate ckpt=runs/my-run/checkpoints/task-2.ckpt extractor=inception
   lit-gen evaluate ckpt=runs/my-run judges.quality.num_samples=5000
   lit-gen evaluate real=photos/test fake=generated extractor=inception
+  lit-gen evaluate real=photos/test fake=generated features=kept.safetensors trainer=ddp trainer.devices=4
 """
 
-_OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "out": Path}
+_OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "features": Path, "out": Path}
 _TOP = ("seed", "mode_collapse")  # of the configuration, beside its groups
 _USED = ("data", "extractor", "judges", "sampler", "trainer", "callbacks.ema.use", *_TOP)
 _ONLY_IN_TRAINING = (
@@ -58,6 +66,7 @@ _USED_BY_FOLDERS = (
     "judges.quality.extractor",
     "judges.quality.metrics",
     "judges.quality.batch_size",
+    *(key for key in KEYS if key != "trainer.precision"),
 )
 
 
@@ -70,10 +79,10 @@ def run(words: list[str]) -> int:
         raise InputError(f"out={out}: is a folder; give the name of a file in it")
     if out is not None:
         writable_folder("out", out.parent)
-    if "ckpt" in own and not {"real", "fake", "background"} & set(own):
+    if "ckpt" in own and not {"real", "fake", "background", "features"} & set(own):
         rows = evaluate_checkpoint(own["ckpt"], others)
     elif {"real", "fake"} <= set(own) and "ckpt" not in own:
-        rows = _evaluate_folders(own["real"], own["fake"], own.get("background", "black"), others)
+        rows = _evaluate_folders(own, others)
     else:
         raise InputError("give either ckpt=, or both real= and fake=; see lit-gen evaluate --help")
     if rank() == 0:
@@ -126,14 +135,19 @@ def _refuse_unasked(overrides: Sequence[str], judges: Mapping[str, Mapping[str, 
             raise InputError(f"{word}: would change nothing; of the judges {', '.join(judges)} none uses it")
 
 
-def _evaluate_folders(real: Path, fake: Path, background: str, overrides: Sequence[str]) -> list[Row]:
-    log_to(None, logging.WARNING)
-    refuse_unused(overrides, _USED_BY_FOLDERS, "lit-gen evaluate real=... fake=...")
+def _evaluate_folders(own: Mapping[str, Any], overrides: Sequence[str]) -> list[Row]:
+    log_to(None, logging.WARNING if rank() == 0 else None)
+    refuse_unused(without_choice(overrides), _USED_BY_FOLDERS, "lit-gen evaluate real=... fake=...")
     composed = compose("evaluate", overrides)
     quality = composed.build("judges.quality")
-    seed = composed.config["seed"]
-    judge = quality.extractor, quality.metrics, quality.batch_size
-    return compare_folders(real, fake, *judge, seed, background)
+    fabric = launched(composed.config["trainer"])
+    return compare_folders(
+        *(own["real"], own["fake"]),
+        *(quality.extractor, quality.metrics, quality.batch_size, composed.config["seed"]),
+        background=own.get("background", "black"),
+        device=fabric.device,
+        features=own.get("features"),
+    )
 
 
 def _line(row: Row) -> dict[str, str]:
@@ -143,5 +157,5 @@ def _line(row: Row) -> dict[str, str]:
         "task": "all" if row.on_task is None else str(row.on_task),
         "value": f"{row.value:.6g}",
         "extractor (hash)": judge,
-        "real / fake": f"{row.num_real} / {row.num_fake}",
+        "real / fake": f"{row.num_real or 'unknown'} / {row.num_fake}",
     }

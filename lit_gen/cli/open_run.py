@@ -142,8 +142,7 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
         InputError: the checkpoint, a word or the device cannot be used.
     """
     stored = read_own(path)
-    if isinstance(threads := stored.record.get("cpu_threads"), int):
-        torch.set_num_threads(threads)  # as in training, so that the numbers come out the same
+    use_own_threads(stored)
     composed, module, stage, current_task, _ = rebuild(stored, words, device=device)
     data = composed.build("data")
     data.prepare_data()
@@ -158,6 +157,12 @@ def open_run(path: str, words: Sequence[str] = (), seed: int = 0, device: str = 
     kind = label_of(composed.choices)
     context = Context(module, data, current_task + 1, name=folder.name, kind=kind, seed=seed)
     return Opened(context, stored, composed, stage, folder, moment)
+
+
+def use_own_threads(stored: Stored) -> None:
+    """As many CPU threads as in training, so that the numbers come out the same."""
+    if isinstance(threads := stored.record.get("cpu_threads"), int):
+        torch.set_num_threads(threads)
 
 
 def with_distinct_names(runs: Sequence[Opened]) -> list[Opened]:

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from lightning import Fabric
 from torch import Tensor
 
 from lit_gen.cli.config import plain_errors
+from lit_gen.cli.devices import KEYS, launched, with_one_device, without_choice
+from lit_gen.cli.lock import RunLock
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import Rebuilt, read_own, rebuild
+from lit_gen.cli.open_run import Rebuilt, read_own, rebuild, refuse_unused, use_own_threads
+from lit_gen.cli.run_folder import rank
+from lit_gen.cli.sample_folder import BLOCK, Drawn, SampleFolder, write_archive
+from lit_gen.cli.stop import told_to_stop
 from lit_gen.cli.words import own_words
-from lit_gen.core.files import new_or_empty, replaced
+from lit_gen.core.files import plain, writable_folder
 from lit_gen.core.images import grid, to_uint8
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitGenerator
+from lit_gen.core.processes import ImageBar, gathered, wrong_for_all
 from lit_gen.core.random import forked_rng
 from lit_gen.core.types import InputError, NonNegative, Positive
-from lit_gen.evaluation.folders import filled_folder
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.families.samplers import joined
+from lit_gen.metrics.features import weights_hash
 
-HELP = """lit-gen sample ckpt=PATH out=FILE_OR_FOLDER [n=64] [task=K] [label=K] [seed=0] [sampler...]
+HELP = """lit-gen sample ckpt=PATH out=FILE_OR_FOLDER [n=64] [task=K] [label=K] [seed=0] [KEY=VALUE ...]
 
-Draws images from a trained model.
+Draws images from a trained model. Image i is the same however many are drawn, by however many processes.
 
   ckpt     a run folder or a checkpoint file
   out      grid.png (one picture) or samples.npz (uint8 NHWC under "image", with "label" and "task"), in place
-           of a file that is there; or a new or empty folder (one PNG per image)
+           of a file that is there; or a folder, which is written as the images come: a command that was
+           stopped goes on where it was when it is given again, and a larger n adds to what stands there
+  shards   shards=npz: in the folder an archive for every 256 images, in place of a PNG for each
   n        how many
   task     of models conditioned on the task; without it all tasks seen so far take turns
   label    of models conditioned on the label, one that was learned; without it all those take turns
   sampler  another way of drawing than the one that the model was scored with: sampler=NAME, sampler.KEY=VALUE
   denoiser a checkpoint of DAED or another diffusion model on images of this size, which takes away the last
            of the noise, from where its own first step begins
-  device   cpu, cuda, ...
+  trainer  the devices, as in training: trainer=cpu, trainer=gpu, trainer.devices=[3], trainer=ddp
+           trainer.devices=4, trainer.precision=bf16-mixed; without it one device, the best that is there
 
 Examples
   lit-gen sample ckpt=runs/my-run out=grid.png
   lit-gen sample ckpt=runs/my-run/checkpoints/task-2.ckpt n=1000 task=1 out=samples.npz
+  lit-gen sample ckpt=runs/my-run n=50000 out=samples shards=npz trainer=ddp trainer.devices=4
 """
 
 log = logging.getLogger(__name__)
@@ -52,87 +64,158 @@ log = logging.getLogger(__name__)
 _OWN = {
     "ckpt": str,
     "out": Path,
+    "shards": Literal["npz"],
     "n": Positive,
     "task": NonNegative,
     "label": NonNegative,
     "seed": NonNegative,
     "denoiser": str,
-    "device": str,
 }
-_BLOCK = 256
-
-
-class Drawn(NamedTuple):
-    """Images with what they were drawn for; -1 where the model takes no such condition."""
-
-    image: Tensor  # uint8 [n, C, S, S]
-    label: Tensor  # int64 [n]
-    task: Tensor  # int64 [n]
 
 
 def run(words: list[str]) -> int:
-    log_to(None, logging.WARNING)
-    own, others = own_words(words, _OWN, needed=("ckpt", "out"), others=("sampler",))
-    _check_out(own["out"])
-    rebuilt = rebuild(read_own(own["ckpt"]), others, device=own.get("device", "cpu"))
-    module, count = rebuilt.module, own.get("n", 64)
+    with told_to_stop(is_first=rank() == 0):
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    log_to(None, logging.WARNING if rank() == 0 else None)
+    own, others = own_words(words, _OWN, needed=("ckpt", "out"), others=("sampler", "trainer"))
+    refuse_unused(without_choice(others), ("sampler", *KEYS), "lit-gen sample")
+    out, count = own["out"], own.get("n", 64)
+    _check_out(out, own.get("shards"))
+    stored = read_own(own["ckpt"])
+    rebuilt = rebuild(stored, with_one_device(others))
+    module, config = rebuilt.module, rebuilt.composed.config
     if not isinstance(module, LitGenerator):
         raise InputError(f"ckpt={own['ckpt']}: {type(module).__name__} draws no images")
+    about = {"ckpt": _digest(rebuilt), "denoiser": None, "sampler": config["sampler"]}
+    parts = [module]
     if "denoiser" in own:
-        other = rebuild(read_own(own["denoiser"]), device=own.get("device", "cpu")).module
+        other = rebuild(read_own(own["denoiser"]))
         with plain_errors("denoiser"):
-            module.sampler = joined(module, other)
-    refuse_beyond_memory(count * math.prod(module.spec.shape), f"n={count}: that many images")
-    conditions = _conditions(rebuilt, own)
-    place = write(draw(module, count, own.get("seed", 0), conditions), own["out"])
-    print(f"{count} images: {place}")
+            module.sampler = joined(module, other.module)
+        about["denoiser"] = _digest(other)
+        parts.append(other.module)
+    if out.suffix:
+        refuse_beyond_memory(count * math.prod(module.spec.shape), f"n={count}: that many images")
+    conditions, seed = _conditions(rebuilt, own), own.get("seed", 0)
+    fabric = launched(config["trainer"])
+    use_own_threads(stored)
+    for part in parts:
+        fabric.strategy.precision.convert_module(part).to(fabric.device)
+    about |= {key: own.get(key) for key in ("task", "label", "shards")} | {"seed": seed}
+    about |= {"trainer.accelerator": fabric.device.type, "trainer.precision": config["trainer"]["precision"]}
+    drawing = Drawing(module, seed, conditions, fabric)
+    if out.suffix:
+        _write_file(drawing, count, out)
+    elif not _fill(drawing, count, SampleFolder(out, own.get("shards")), about):
+        if fabric.is_global_zero:
+            print(f"{count} images: {out} (all of them were there already)")
+        return 0
+    if fabric.is_global_zero:
+        print(f"{count} images: {out}")
     return 0
 
 
-def draw(module: LitGenerator, count: int, seed: int, conditions: dict[str, Tensor]) -> Drawn:
-    """Images in blocks, each seeded by its number, so that the first n are the same however many are drawn.
+class Drawing:
+    """What one block of images after the other is drawn from; each is seeded by its number, so that the first
+    n are the same however many are drawn.
 
     Args:
         conditions: allowed values by name, int64 [K]; images take turns through them.
     """
-    firsts = range(0, count, _BLOCK)
-    # Whole blocks always, since the draws of a part of one would be others.
-    numbers = torch.arange(len(firsts) * _BLOCK)
-    turns = {name: values[numbers % len(values)] for name, values in conditions.items()}
-    parts = []
-    for block, first in enumerate(firsts):
-        given = {name: turn[first : first + _BLOCK].to(module.device) for name, turn in turns.items()}
-        with forked_rng(seed, block, device=module.device):
-            parts.append(to_uint8(module.sample(_BLOCK, **given)).cpu())
-    turns = {"label": -torch.ones_like(numbers), "task": -torch.ones_like(numbers)} | turns
-    return Drawn(*(values[:count] for values in (torch.cat(parts), turns["label"], turns["task"])))
+
+    def __init__(
+        self, module: LitGenerator, seed: int, conditions: Mapping[str, Tensor], fabric: Fabric
+    ) -> None:
+        self.module, self.seed, self.conditions, self.fabric = module, seed, conditions, fabric
+
+    def block(self, number: int) -> Tensor:
+        """uint8 [256, C, S, S] on the device. Always a whole one: a part of it would be drawn otherwise."""
+        turns = self.turns(range(number * BLOCK, (number + 1) * BLOCK))
+        given = {name: values.to(self.module.device) for name, values in turns.items()}
+        with forked_rng(self.seed, number, device=self.module.device), self.fabric.autocast():
+            return to_uint8(self.module.sample(BLOCK, **given))
+
+    def turns(self, numbers: Iterable[int]) -> dict[str, Tensor]:
+        """The conditions of these images, int64 [n] each."""
+        places = torch.tensor(list(numbers))
+        return {name: values[places % len(values)] for name, values in self.conditions.items()}
+
+    def told(self, image: Tensor, first: int = 0) -> Drawn:
+        """Images with the conditions of those from number `first` on."""
+        turns = self.turns(range(first, first + len(image)))
+        none = torch.full((len(image),), -1)
+        return Drawn(image.cpu(), turns.get("label", none), turns.get("task", none))
 
 
-def write(drawn: Drawn, out: Path) -> Path:
-    """Writes a grid, an archive or a folder, by the ending of `out`; InputError if that cannot be."""
+def _fill(drawing: Drawing, count: int, folder: SampleFolder, about: Mapping[str, Any]) -> bool:
+    """Draws the blocks that are missing in a folder; False if none is."""
+    fabric, lock, missing = drawing.fabric, RunLock(folder.path), []
+    try:
+        with wrong_for_all():
+            if fabric.is_global_zero:
+                folder.check()
+                writable_folder("out", folder.path)
+                lock.take()
+                missing = folder.begin(count, about)
+        missing = fabric.broadcast(missing)
+        with ImageBar("drawing", count, max(0, count - len(missing) * BLOCK)) as bar:
+            for number in missing[fabric.global_rank :: fabric.world_size]:
+                image = drawing.block(number)[: count - number * BLOCK]
+                folder.put(number, drawing.told(image, number * BLOCK))
+                bar.count(len(image))
+        fabric.barrier()
+    finally:
+        lock.release()
+    return bool(missing)
+
+
+def _write_file(drawing: Drawing, count: int, out: Path) -> None:
+    """Draws everything and writes a grid or an archive, by the ending of `out`, from the first process."""
+    image = torch.cat(list(_in_order(drawing, count)))[:count]
+    if not drawing.fabric.is_global_zero:
+        return
     try:
         if out.suffix == ".png":
-            write_picture(out, grid(drawn.image))
-        elif out.suffix == ".npz":
-            image = drawn.image.permute(0, 2, 3, 1).numpy()
-            with replaced(out) as aside:
-                np.savez_compressed(aside, image=image, label=drawn.label.numpy(), task=drawn.task.numpy())
+            write_picture(out, grid(image))
         else:
-            with filled_folder("out", out) as folder:
-                for number, image in enumerate(drawn.image):
-                    write_picture(folder / f"{number:06d}.png", image.permute(1, 2, 0))
+            write_archive(out, drawing.told(image))
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror or error})") from error
-    return out
 
 
-def _check_out(out: Path) -> None:
+def _in_order(drawing: Drawing, count: int) -> Iterator[Tensor]:
+    """All blocks on the CPU of the first process; of the others, nothing."""
+    fabric, num_blocks = drawing.fabric, -(-count // BLOCK)
+    nothing = torch.empty(0, *drawing.module.spec.shape, dtype=torch.uint8, device=fabric.device)
+    with ImageBar("drawing", count) as bar:
+        for first in range(0, num_blocks, fabric.world_size):
+            number = first + fabric.global_rank
+            some = gathered(drawing.block(number) if number < num_blocks else nothing)
+            yield (some if fabric.is_global_zero else nothing).cpu()
+            bar.count(BLOCK)
+
+
+def _check_out(out: Path, shards: str | None) -> None:
     if out.suffix not in (".png", ".npz", ""):
         raise InputError(f"out={out}: expected grid.png, samples.npz or a folder's name without an ending")
+    if out.suffix and shards:
+        raise InputError(
+            f"shards={shards}: is for a folder, and out={out} is one file; leave one of both out"
+        )
     if out.suffix and out.is_dir():
         raise InputError(f"out={out}: is a folder; give the name of a file in it")
     if not out.suffix:
-        new_or_empty("out", out)
+        SampleFolder(out, shards).check()
+
+
+def _digest(rebuilt: Rebuilt) -> str:
+    """Tells models apart by their weights, by what they are and by what they have learned."""
+    learned = (rebuilt.composed.config["model"], rebuilt.current_task, rebuilt.label_counts)
+    text = json.dumps(plain(learned), sort_keys=True)
+    return f"{weights_hash(rebuilt.module)}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _conditions(rebuilt: Rebuilt, own: Mapping[str, Any]) -> dict[str, Tensor]:

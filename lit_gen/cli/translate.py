@@ -22,7 +22,8 @@ from lit_gen.core.images import to_float, to_uint8
 from lit_gen.core.module import LitModel
 from lit_gen.core.pictures import read_good
 from lit_gen.core.types import InputError, Translates
-from lit_gen.evaluation.folders import filled_folder, image_files
+from lit_gen.evaluation.folders import filled_folder
+from lit_gen.evaluation.image_sets import image_files
 from lit_gen.evaluation.plots import write_picture
 
 HELP = """lit-gen translate ckpt=PATH in=FOLDER out=FOLDER to=a|b [overwrite=false] [device=cpu]

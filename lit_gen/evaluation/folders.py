@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lit_gen.core.pictures import ENDINGS, Picture, colour, mention_skipped, pictures_in, read_good
+from lit_gen.core.processes import ImageBar, gathered, wrong_for_all
+from lit_gen.core.random import processes
 from lit_gen.core.types import InputError, together
 from lit_gen.evaluation.board import Row
+from lit_gen.evaluation.feature_file import FeatureFile, Seen
+from lit_gen.evaluation.image_sets import ImageSet, image_set
+from lit_gen.evaluation.statistics import Statistics, holds_statistics, read_statistics
 from lit_gen.metrics.base import FeatureMetric
 from lit_gen.metrics.features import FeatureExtractor
+
+log = logging.getLogger(__name__)
 
 
 def compare_folders(
@@ -27,65 +33,122 @@ def compare_folders(
     batch_size: int,
     seed: int,
     background: str = "black",
+    device: torch.device | str = "cpu",
+    features: Path | None = None,
 ) -> list[Row]:
-    """Scores of the images in `fake` against those in `real`; all are looked at before the first is scored.
+    """Scores of the images in `fake` against those in `real`, the same on every process and for any number of
+    them; collective. Images are held a batch at a time, features where a metric or `features` needs them.
 
     Args:
+        real: may be a file of statistics, of which metrics are given that need no more.
         background: the colour behind what is transparent.
+        device: of this process.
+        features: a file that keeps them. A side of it whose images have changed is computed again.
 
     Raises:
         InputError: a path is missing, holds no images, or some that cannot be read: names them.
     """
-    colour(background)
-    places, sides = (("real", real), ("fake", fake)), {}
-    opened = together(*(partial(batches, *place, batch_size, background) for place in places))
-    for (name, _), images in zip(places, opened, strict=True):
-        features, logits = zip(*map(extractor, images), strict=True)
-        sides[name] = torch.cat(features), None if logits[0] is None else torch.cat(logits)
-    counts, values = [len(features) for features, _ in sides.values()], {}
+    extractor.to(device)
     for metric in metrics:
-        metric.reset()
-        for name, (features, logits) in sides.items():
-            metric.update(features, name == "real", torch.arange(len(features)), logits)
+        # MPS has no float64.
+        metric.to("cpu" if torch.device(device).type == "mps" else device).reset()
+    weights_hash = extractor.weights_hash
+    with wrong_for_all():
+        kept = None if features is None else FeatureFile(features, extractor)
+        is_given = holds_statistics(real)
+        images_of = partial(image_set, background=background)
+        of_real = partial(read_statistics, extractor=extractor) if is_given else images_of
+        given, images = together(partial(of_real, "real", real), partial(images_of, "fake", fake))
+        if is_given:
+            metrics = _from_statistics(metrics, given, real)
+            weights_hash += "" if given.weights_hash == weights_hash else f" / {given.weights_hash}"
+    sides = {"fake": images} if is_given else {"real": given, "fake": images}
+    _show(sides, extractor, metrics, batch_size, device, kept)
+    values: dict[str, Tensor] = {}
+    for metric in metrics:
         values |= metric.compute()
-    about = (extractor.name, extractor.weights_hash, "given", *counts, seed)
+    about = (extractor.name, weights_hash, "given", given.total, images.total, seed)
     return [Row(None, name, float(value), *about) for name, value in values.items()]
 
 
-def batches(name: str, path: Path, batch_size: int, background: str = "black") -> Iterator[Tensor]:
-    """uint8 [B, C, H, W] of a folder or an archive; a batch holds images of one size, so that no image is
-    scaled twice.
-
-    Args:
-        name: the key that the path was given with, for messages.
-        background: the colour behind what is transparent.
-
-    Raises:
-        InputError: at once: there is nothing there, or something that cannot be read.
-    """
-    if path.suffix == ".npz":
-        return _batched(_archive(name, path), batch_size)
-    files = [*map(str, image_files(name, path, " or an .npz archive"))]
-    return _batched(map(torch.from_numpy, read_good(files, background, _whole)), batch_size)
+def seen_by(
+    extractor: FeatureExtractor, images: ImageSet, batch_size: int, device: torch.device | str
+) -> Iterator[Seen]:
+    """This process's batches of a set, as an extractor on `device` sees them."""
+    world, rank = processes()
+    for places, image in images.batches(batch_size, rank, world):
+        yield Seen(places, *extractor(image.to(device)))
 
 
-def image_files(name: str, folder: Path, otherwise: str = "") -> list[Path]:
-    """The image files in a folder and all folders in it, in the order in which `batches` reads them.
+def _from_statistics(metrics: Sequence[FeatureMetric], given: Statistics, real: Path) -> list[FeatureMetric]:
+    """Those of the metrics that statistics of the real images are enough for."""
+    enough, others = [], []
+    for metric in metrics:
+        if metric.take_statistics(given.mean, given.covariance, given.total):
+            enough.append(metric)
+        else:
+            others += metric.names
+    if not enough:
+        raise InputError(
+            f"real={real}: statistics are enough for no metric asked for ({', '.join(others)}), which need "
+            "features of every image; give a folder of images, or ask for FrechetDistance"
+        )
+    if others:
+        log.warning(
+            "real=%s: statistics hold no features, so these are not given: %s", real, ", ".join(others)
+        )
+    return enough
 
-    Args:
-        name: the key that the folder was given with, for messages.
-        otherwise: what else could be given.
 
-    Raises:
-        InputError: there is no folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{name}={folder}: there is no such folder; give one of images{otherwise}")
-    paths, skipped = pictures_in(folder)
-    mention_skipped(folder, skipped)
-    if not paths:
-        raise InputError(f"{name}={folder}: holds no images ({', '.join(ENDINGS)})")
-    return [*map(Path, paths)]
+def _show(
+    sides: Mapping[str, ImageSet],
+    extractor: FeatureExtractor,
+    metrics: Sequence[FeatureMetric],
+    batch_size: int,
+    device: torch.device | str,
+    kept: FeatureFile | None,
+) -> None:
+    """Shows this process's images of both sides to every metric, and keeps the features of what was not kept
+    yet."""
+    world, rank = processes()
+    digests = {side: images.digest() for side, images in sides.items()} if kept else {}
+    held: dict[str, list[Seen]] = {side: [] for side, digest in digests.items() if not kept.has(side, digest)}
+    for side in held.keys() & kept.header.keys() if kept else ():
+        log.warning(
+            "features=%s: is of other images than %s=%s now has; theirs are computed and take the place",
+            *(kept.path, side, sides[side].path),
+        )
+    with wrong_for_all(), ImageBar("features", sum(images.total for images in sides.values())) as bar:
+        for side, images in sides.items():
+            if kept and side not in held:
+                batches = kept.batches(side, batch_size, rank, world)
+            else:
+                batches = seen_by(extractor, images, batch_size, device)
+            for seen in batches:
+                for metric in metrics:
+                    metric.update(seen.features, side == "real", seen.places, seen.logits)
+                bar.count(len(seen.places))
+                if side in held:
+                    held[side].append(seen)
+    if held:
+        found = {side: (digests[side], _in_order(seen, extractor, device)) for side, seen in held.items()}
+        if rank == 0:
+            kept.write(found)
+
+
+def _in_order(batches: Sequence[Seen], extractor: FeatureExtractor, device: torch.device | str) -> Seen:
+    """All images of all processes, by their places, on the CPU; collective."""
+    none = Seen(
+        torch.empty(0, dtype=torch.long),
+        torch.empty(0, extractor.num_features, device=device),
+        torch.empty(0, extractor.num_logits, device=device) if extractor.num_logits else None,
+    )
+    places, features, logits = zip(none, *batches, strict=True)
+    order = gathered(torch.cat(places).to(device)).argsort()
+    rows = [
+        None if part[0] is None else gathered(torch.cat(part))[order].cpu() for part in (features, logits)
+    ]
+    return Seen(order, *rows)
 
 
 @contextmanager
@@ -101,38 +164,3 @@ def filled_folder(name: str, out: Path) -> Iterator[Path]:
                 file.replace(place)
     except OSError as error:
         raise InputError(f"{name}={out}: cannot be written ({error.strerror or error})") from error
-
-
-def _batched(images: Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
-    waiting: list[Tensor] = []
-    for image in images:
-        if waiting and (len(waiting) == batch_size or image.shape != waiting[0].shape):
-            yield torch.stack(waiting)
-            waiting = []
-        waiting.append(image)
-    yield torch.stack(waiting)
-
-
-def _archive(name: str, path: Path) -> Tensor:
-    if not path.is_file():
-        raise InputError(f"{name}={path}: there is no such file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            key = "image" if "image" in archive.files else archive.files[0]
-            images = archive[key]
-    except Exception as error:  # zipfile, numpy and zlib each raise their own kinds for a damaged archive
-        raise InputError(f"{name}={path}: cannot be read as an .npz archive ({error})") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) == 0:
-        found = f"{images.dtype} {list(images.shape)}"
-        if images.dtype.kind == "f" and (share := 1 - np.isfinite(images).mean()):
-            found += f", {share:.1%} of it no finite numbers"
-        raise InputError(
-            f"{name}={path}: {key!r} is {found}; expected levels from 0 to 255 as uint8 [N, H, W, 1 or 3]"
-        )
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def _whole(picture: Picture) -> np.ndarray:
-    """uint8 [C, H, W], C = 1 or 3."""
-    pixels = np.array(picture.image)
-    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)

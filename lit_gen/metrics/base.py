@@ -60,6 +60,18 @@ class FeatureMetric(Metric):
             logits: [B, K] of an extractor that classifies.
         """
 
+    def take_statistics(self, mean: Tensor, covariance: Tensor, count: int) -> bool:
+        """Takes these of the real images' features in place of any features of theirs, on every process.
+
+        Args:
+            mean, covariance: float64 [D] and [D, D].
+            count: images; 0 is not known.
+
+        Returns:
+            Whether the metric needs no more.
+        """
+        return False
+
     def _checked(self, features: Tensor) -> Tensor:
         if self.num_features is None and features.ndim == 2:
             self.num_features = features.shape[1]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_gen.core.random import processes
 from lit_gen.metrics.base import FeatureMetric, full_precision
 
 # Images that are turned into float64 at a time.
 _BLOCK = 2048
+# Where the number of images is not known: large, and a covariance times a power of two loses nothing.
+_MANY = 2**40 + 1
 
 
 class FrechetDistance(FeatureMetric):
@@ -38,6 +41,20 @@ class FrechetDistance(FeatureMetric):
         for block in features.split(_BLOCK):
             if len(block):
                 add_to_moments(self.real if real else self.fake, block.double())
+
+    def take_statistics(self, mean: Tensor, covariance: Tensor, count: int) -> bool:
+        if processes()[1] == 0:  # the others add nothing to it
+            count = count or _MANY
+            moments = torch.cat((torch.full_like(mean, count)[None], mean[None], covariance * (count - 1)))
+            self.real = moments.to(self.device)
+        return True
+
+    def statistics(self) -> tuple[Tensor, Tensor, int]:
+        """Mean, covariance and count of the real images of all processes; collective."""
+        is_alone = processes()[0] == 1
+        with self.sync_context(should_sync=not is_alone):
+            count = int(self.real[0, 0])
+            return self.real[1].clone(), self.real[2:] / (count - 1), count
 
     def compute(self) -> dict[str, Tensor]:
         if self.num_features is None:

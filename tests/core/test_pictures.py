@@ -20,7 +20,7 @@ from lit_gen.cli.translate import _decoding
 from lit_gen.cli.translate import run as translate
 from lit_gen.core.pictures import pictures_in, read_picture
 from lit_gen.core.types import ImageSpec, InputError
-from lit_gen.evaluation.folders import batches
+from lit_gen.evaluation.image_sets import batches
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
@@ -210,7 +210,7 @@ def test_all_damaged_files_are_named_at_once_before_anything_starts(tmp_path):
     for reason in ("levels that are no integers have no range", "no such file, or a broken link"):
         assert reason in str(caught.value)
     with pytest.raises(InputError, match="3 files cannot be used") as caught:
-        batches("real", tmp_path / "b" / "train", 64)  # without asking for the first batch
+        list(batches("real", tmp_path / "b" / "train", 64))
     assert [name for name in bad[2:] if str(tmp_path / name) not in str(caught.value)] == []
 
 
@@ -225,11 +225,11 @@ def test_many_damaged_files_are_counted(tmp_path):
 def test_levels_that_would_vanish_are_said(tmp_path, caplog):
     write(tmp_path / "x.png", levels(GREY, np.uint16, 1))
     with caplog.at_level(logging.WARNING):
-        (image,) = next(batches("in", tmp_path, 1))
+        ((image,),) = batches("in", tmp_path, 1)
     assert image.max() == 0 and "1/256 of the range" in caplog.text and "x.png" in caplog.text
     write(tmp_path / "y.tif", Image.fromarray(GREY.astype(np.int32) - 5))
     with pytest.raises(InputError, match=r"y\.tif: .*levels below 0"):
-        batches("in", tmp_path, 1)
+        list(batches("in", tmp_path, 1))
 
 
 def test_a_crop_larger_than_a_picture_is_refused(tmp_path):
