@@ -30,7 +30,7 @@ from lit_gen.core.progress import take_over
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.scores_file import read_board
-from lit_gen.tracking.metrics_file import LateMetrics
+from lit_gen.tracking.metrics_file import LateMetrics, read_metrics
 from lit_gen.tracking.mlflow import STOP_PATIENCE, TrackingLogger
 from lit_gen.tracking.replay import clock_of
 
@@ -100,13 +100,14 @@ def evaluate_run(run: Path, which: str, follow: bool, overrides: Sequence[str], 
             run or scores it.
     """
     folder, lock = RunFolder(run), RunLock(run, _LOCK)
+    files = _awaited(folder) if follow else _named(run, which)
     scored, rows = None, []
     with told_to_stop(is_first=rank() == 0) as stop, ExitStack() as at_the_end:
         at_the_end.callback(folder.lock.release), at_the_end.callback(lock.release)
         if rank() == 0 and not follow:
             folder.lock.take()
         try:
-            for file in _awaited(folder) if follow else _named(run, which):
+            for file in files:
                 if scored is None:
                     if rank() == 0:
                         lock.take()
@@ -120,6 +121,8 @@ def evaluate_run(run: Path, which: str, follow: bool, overrides: Sequence[str], 
         write_json(out, rows)
     if scored is not None:
         _say(f"\n{scored.scoring.board.table()}\n\nRun folder: {run}")
+        if scored.tracker is not None and not scored.tracker.is_behind:
+            _say(f"Look at it: {scored.tracker.view_command()}")
     if follow and not folder.is_finished:
         status = folder.read_summary().get("status", "KILLED").lower()
         _say(f"{run}: the run was {status} before its end; go on with it: lit-gen train resume={run}")
@@ -183,10 +186,12 @@ class _ScoredRun(_Tester):
     def __init__(self, folder: RunFolder, file: Path, words: Sequence[str]) -> None:
         super().__init__(file, words)
         self.folder, self.metrics = folder, LateMetrics(folder.path)
+        read_metrics(self.metrics.path)  # a damaged one is refused now, and not when all is scored
         self.metrics.epoch = lambda: self.trainer.current_epoch
         self.tracker = _tracker(self.opened.composed, folder.path) if rank() == 0 else None
         self.scoring.loggers = [self.metrics, *([self.tracker] if self.tracker else [])]
         self.scoring.board = read_board(folder.path)
+        self.scoring.board.num_tasks = len(self.data.tasks)
 
     def __enter__(self) -> _ScoredRun:
         return self
@@ -279,11 +284,14 @@ def _awaited(folder: RunFolder) -> Iterator[Path]:
         elif is_over:
             return
         else:
-            text = f"{folder.path}: {len(seen)} tasks scored, waiting for the next" if has_begun else ""
-            text = text or f"{folder.path}: waiting for a run to begin here"
-            if text != said:
-                _say(text)
-            said = text
+            what = (
+                f"{len(seen)} scored, waiting for the next task"
+                if has_begun
+                else "waiting for a run to begin"
+            )
+            if what != said:
+                _say(f"{folder.path}: {what}")
+            said = what
             sleep(_LOOK_SECONDS)
 
 
