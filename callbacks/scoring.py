@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lit_gen.evaluation.judges.base import Judge, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
+from lit_gen.evaluation.scores_file import read_board
 from lit_gen.tracking.pictures import TakesRows, log_picture
 
 log = logging.getLogger(__name__)
@@ -123,7 +125,16 @@ class Scoring(Callback):
         better = {metric: way for judge in self.judges.values() for metric, way in judge.better.items()}
         self.board.put(data.current_task, self.rows, len(data.tasks), better)
         if trainer.is_global_zero:
+            self._keep_others(Path(trainer.default_root_dir), data.current_task)
             self._write(trainer, Path(trainer.default_root_dir))
+
+    def _keep_others(self, folder: Path, task: int) -> None:
+        """Adds rows about tasks before this one that were scored while the run was stopped."""
+        with suppress(InputError):  # a damaged file is written anew
+            found = read_board(folder)
+            for after in [each for each in found.rows if each < task and each in self.board.rows]:
+                rows = *found.rows[after], *self.board.rows[after]
+                self.board.put(after, rows, self.board.num_tasks, found.better | self.board.better)
 
     def _ask(self, trainer: Trainer, module: LitModel, split: Split, names: list[str]) -> None:
         if not names or not self.asks:

@@ -32,7 +32,8 @@ itself; or compares two sets of images, each a folder (searched through) or an .
              model.* and stream.*, nor what only matters in training
   @          of a run folder: all its tasks, the last one, or one or some (@task-0,task-2); rows of another
              extractor stay beside these, the same ones are replaced (MLflow keeps the first of a step)
-  follow     waits for the checkpoints of a run with scores=later and scores each as it comes, until it ends
+  follow     waits for the checkpoints of a run with scores=later and scores each as it comes, until it ends;
+             on other devices than the run's: trainer=gpu trainer.devices=[1]
   out        also writes the scores as JSON, in place of a file that is there
   background the colour behind transparent pixels of real and fake: a name, or a number (#ff8800)
   extractor  inception, lenet_mnist, lenet_digits

@@ -284,11 +284,8 @@ def _awaited(folder: RunFolder) -> Iterator[Path]:
         elif is_over:
             return
         else:
-            what = (
-                f"{len(seen)} scored, waiting for the next task"
-                if has_begun
-                else "waiting for a run to begin"
-            )
+            next_one = "the next task" if has_begun else "a run to begin"
+            what = f"{len(seen)} scored, waiting for {next_one}"
             if what != said:
                 _say(f"{folder.path}: {what}")
             said = what
