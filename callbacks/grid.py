@@ -74,7 +74,7 @@ class Grid(Callback):
             for key, image, columns in self._shown(context):
                 picture, ending = cells(image, columns), "" if key == "samples" else f"-{key}"
                 write_picture(Path(trainer.default_root_dir) / "samples" / f"{name}{ending}.png", picture)
-                log_picture(trainer, key, picture, batches_seen(trainer))
+                log_picture(trainer.loggers, key, picture, batches_seen(trainer))
 
     def _shown(self, context: Context) -> Iterator[Shown]:
         if isinstance(context.model, LitGenerator):

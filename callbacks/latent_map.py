@@ -52,7 +52,7 @@ class LatentMap(Callback):
         axes = ("first principal axis", "second principal axis")
         picture = scatter(places, task, axes, names, title="task")
         write_picture(Path(trainer.default_root_dir) / "latent_map" / f"task{data.current_task}.png", picture)
-        log_picture(trainer, "latent_map", picture, batches_seen(trainer))
+        log_picture(trainer.loggers, "latent_map", picture, batches_seen(trainer))
 
 
 def principal_axes(points: Tensor) -> Tensor:

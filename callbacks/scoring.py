@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 
 from lit_gen.core.files import write_text
 from lit_gen.core.module import LitModel
@@ -21,6 +23,7 @@ from lit_gen.evaluation.judges.base import Judge, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
+from lit_gen.evaluation.scores_file import read_board
 from lit_gen.tracking.pictures import TakesRows, log_picture
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ class Scoring(Callback):
         published: see `beside_published`; None: nothing was published.
         collapse: None never warns.
         writes: whether files are written, and more than scores is logged.
+        asks: whether judges are asked; else they are only checked, for `lit-gen evaluate ckpt=RUN@all`.
+        loggers: told in place of the trainer's, of scores too; None: Lightning tells its own of these.
 
     Attributes:
         rows: of the latest pass, the same on every process.
@@ -50,12 +55,16 @@ class Scoring(Callback):
         published: Mapping[str, float | str] | None = None,
         collapse: ModeCollapse | None = None,
         writes: bool = True,
+        asks: bool = True,
+        loggers: Sequence[Logger] | None = None,
     ) -> None:
-        self.judges, self.published, self.collapse, self.writes = judges, published or {}, collapse, writes
+        self.judges, self.published, self.collapse = judges, published or {}, collapse
+        self.writes, self.asks, self.loggers = writes, asks, loggers
         at_least(0, **{f"{name}.every_n_epochs": judge.every_n_epochs for name, judge in judges.items()})
         check_published(self.published)
         self.rows: list[Row] = []
         self.board = Board()
+        self._logged: dict[str, float] = {}  # of the latest pass
         self._checked: LitModel | None = None
         self._has_warned = False
 
@@ -116,25 +125,34 @@ class Scoring(Callback):
         better = {metric: way for judge in self.judges.values() for metric, way in judge.better.items()}
         self.board.put(data.current_task, self.rows, len(data.tasks), better)
         if trainer.is_global_zero:
+            self._keep_others(Path(trainer.default_root_dir), data.current_task)
             self._write(trainer, Path(trainer.default_root_dir))
 
+    def _keep_others(self, folder: Path, task: int) -> None:
+        """Adds rows about tasks before this one that were scored while the run was stopped."""
+        with suppress(InputError):  # a damaged file is written anew
+            found = read_board(folder)
+            for after in [each for each in found.rows if each < task and each in self.board.rows]:
+                rows = *found.rows[after], *self.board.rows[after]
+                self.board.put(after, rows, self.board.num_tasks, found.better | self.board.better)
+
     def _ask(self, trainer: Trainer, module: LitModel, split: Split, names: list[str]) -> None:
-        if not names:
+        if not names or not self.asks:
             return
-        context, self.rows = Context.of_trainer(trainer, module), []
+        context, self.rows, self._logged = Context.of_trainer(trainer, module), [], {}
         for name in names:
             start, judge = time.perf_counter(), self.judges[name]
             rows = judge.rows(context, split)
             self.rows += rows
-            for row in rows:
-                # A model logs its terms over all tasks by itself.
-                if row.on_task is not None or not isinstance(judge, TermMeans):
-                    module.log_shared({_logged_name(row): row.value})
+            # A model logs its terms over all tasks by itself.
+            told = [row for row in rows if row.on_task is not None or not isinstance(judge, TermMeans)]
+            self._logged |= {_logged_name(row): row.value for row in told}
             if rows and trainer.is_global_zero:
                 seconds, images = time.perf_counter() - start, max(row.num_real for row in rows)
                 log.info(
                     "%s: %d images of %d tasks (%s), %.1f s", name, images, context.num_seen, split, seconds
                 )
+        module.log_shared(self._logged)
         reason = self.collapse.look(self.rows) if self.collapse else ""
         if reason and trainer.is_global_zero:
             log.warning("mode collapse is likely after epoch %d: %s", trainer.current_epoch, reason)
@@ -145,12 +163,15 @@ class Scoring(Callback):
         write_text(folder / "scores.csv", self.board.csv())
         values = {
             f"test/{name}/{kind}": value
-            for kind, one in self.board.summary().items()
+            for kind, one in self.board.until(data.current_task).summary().items()
             for name, value in one._asdict().items()
             if name in ("mean", "forgetting", "backward_transfer", "forward_transfer")
             and not math.isnan(value)
         }
-        for logger in trainer.loggers:
+        loggers = trainer.loggers
+        if self.loggers is not None:
+            loggers, values = self.loggers, self._logged | values
+        for logger in loggers:
             logger.log_metrics(values, step=step)
             if isinstance(logger, TakesRows):
                 logger.log_rows(self.rows, data.tasks, data.current_task)
@@ -163,9 +184,10 @@ class Scoring(Callback):
             write_picture(folder / "matrix.png", matrix)
             pictures["matrix"] = matrix
         for key, image in pictures.items():
-            log_picture(trainer, key, image, step)
+            log_picture(loggers, key, image, step)
         if self.published and data.current_task == len(data.tasks) - 1:
-            table = beside_published(self.rows, self.published, single_task=len(data.tasks) == 1)
+            rows = self.board.rows[data.current_task]
+            table = beside_published(rows, self.published, single_task=len(data.tasks) == 1)
             write_text(folder / "paper.txt", table + "\n")
             log.info("%s", table)
 

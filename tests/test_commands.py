@@ -24,6 +24,7 @@ from lit_gen.cli import (
     evaluate,
     group_names,
     sample,
+    scores,
     stats,
     track,
     train,
@@ -134,7 +135,7 @@ def dry(monkeypatch, tmp_path):
     for module, name in (
         (sample, "rebuild"),
         (translate, "rebuild"),
-        (evaluate, "open_run"),
+        (scores, "open_run"),
         (analyse, "open_run"),
     ):
         monkeypatch.setattr(module, name, reached)
@@ -145,8 +146,9 @@ def dry(monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "_labels", reached)
     monkeypatch.setattr(track, "_track", lambda folder, own: reached(folder))
     for name in ("my-run", "a", "b"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "config.yaml").touch()
+        (tmp_path / "runs" / name / "checkpoints").mkdir(parents=True)
+        for file in ("config.yaml", "checkpoints/task-0.ckpt"):
+            (tmp_path / "runs" / name / file).touch()
 
 
 @pytest.mark.parametrize("command", commands())

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import seed_everything
-
-from callbacks.task_switch import TaskSwitch
 from lit_gen.cli import group_names
-from lit_gen.cli.config import build, compose
+from lit_gen.cli.config import compose
 from lit_gen.cli.devices import KEYS, launched, without_choice
 from lit_gen.cli.log import log_to
-from lit_gen.cli.open_run import open_run, refuse_unused
+from lit_gen.cli.open_run import refuse_unused
 from lit_gen.cli.run_folder import rank
-from lit_gen.cli.train import scoring_of
-from lit_gen.cli.words import key_of, own_words
+from lit_gen.cli.scores import TOP, at_tasks, evaluate_checkpoint, evaluate_run
+from lit_gen.cli.words import own_words
 from lit_gen.core.files import writable_folder, write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
@@ -25,14 +22,21 @@ from lit_gen.evaluation.folders import compare_folders
 from lit_gen.evaluation.tables import as_text
 
 HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
+lit-gen evaluate ckpt=RUN@all|@last|@task-K [follow=true] [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [features=FILE] [out=scores.json] [KEY=VALUE ...]
 
-Scores a checkpoint with the judges it was trained with, at the task it had reached; or compares two sets
-of images, each a folder (searched through), an .npz archive of uint8 NHWC or a folder of such archives.
+Scores a checkpoint with the judges it was trained with, at the task it had reached; or the checkpoints that a
+run kept after its tasks, into the run's scores.csv, matrix.png, summary.json and MLflow, as if it had scored
+itself; or compares two sets of images, each a folder (searched through), an .npz archive of uint8 NHWC or a
+folder of such archives.
 
   ckpt       a run folder or a checkpoint file; its own configuration is used, and GROUP=NAME or KEY=VALUE
              change it (extractor=inception, sampler=latent, judges=[quality,terms], data.root=...), but not
              model.* and stream.*, nor what only matters in training
+  @          of a run folder: all its tasks, the last one, or one or some (@task-0,task-2); rows of another
+             extractor stay beside these, the same ones are replaced (MLflow keeps the first of a step)
+  follow     waits for the checkpoints of a run with scores=later and scores each as it comes, until it ends;
+             on other devices than the run's: trainer=gpu trainer.devices=[1]
   out        also writes the scores as JSON, in place of a file that is there
   real       may be the statistics of a set, an .npz with "mu" and "sigma" as pytorch-fid and ADM's reference
              batches have them and as lit-gen stats writes them: FID alone is given then
@@ -48,19 +52,16 @@ Examples
   lit-gen evaluate ckpt=runs/my-run out=scores.json
   lit-gen evaluate ckpt=runs/my-run/checkpoints/task-2.ckpt extractor=inception
   lit-gen evaluate ckpt=runs/my-run judges.quality.num_samples=5000
+  lit-gen evaluate ckpt=runs/my-run@all trainer=ddp trainer.devices=2
+  lit-gen evaluate ckpt=runs/my-run@all follow=true
   lit-gen evaluate real=photos/test fake=generated extractor=inception
   lit-gen evaluate real=photos/test fake=generated features=kept.safetensors trainer=ddp trainer.devices=4
 """
 
-_OWN = {"ckpt": str, "real": Path, "fake": Path, "background": str, "features": Path, "out": Path}
-_TOP = ("seed", "mode_collapse")  # of the configuration, beside its groups
-_USED = ("data", "extractor", "judges", "sampler", "trainer", "callbacks.ema.use", *_TOP)
-_ONLY_IN_TRAINING = (
-    *("judges.*.every_n_epochs", "judges.quality.num_val_samples", "mode_collapse.recall"),
-    *("mode_collapse.precision", "trainer.m[ai][xn]_*", "trainer.*val_*", "trainer.limit_train_batches"),
-    *("trainer.gradient_clip_*", "trainer.accumulate_grad_batches", "trainer.log_every_n_steps"),
-    *("trainer.overfit_batches", "trainer.detect_anomaly", "data.flip"),
-)
+_OWN = {
+    **{"ckpt": str, "follow": bool, "real": Path, "fake": Path},
+    **{"background": str, "features": Path, "out": Path},
+}
 _USED_BY_FOLDERS = (
     "extractor",
     "judges.quality.extractor",
@@ -71,7 +72,7 @@ _USED_BY_FOLDERS = (
 
 
 def run(words: list[str]) -> int:
-    own, others = own_words(words, _OWN, others=(*group_names(), *_TOP))
+    own, others = own_words(words, _OWN, others=(*group_names(), *TOP))
     out = own.get("out")
     if out is not None and not out.parent.is_dir():
         raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
@@ -79,7 +80,11 @@ def run(words: list[str]) -> int:
         raise InputError(f"out={out}: is a folder; give the name of a file in it")
     if out is not None:
         writable_folder("out", out.parent)
-    if "ckpt" in own and not {"real", "fake", "background", "features"} & set(own):
+    of_images = {"real", "fake", "background", "features"} & set(own)
+    place = at_tasks(own.get("ckpt", ""), own.get("follow", False))
+    if place is not None and not of_images:
+        return evaluate_run(*place, others, out)
+    if "ckpt" in own and not of_images:
         rows = evaluate_checkpoint(own["ckpt"], others)
     elif {"real", "fake"} <= set(own) and "ckpt" not in own:
         rows = _evaluate_folders(own, others)
@@ -90,49 +95,6 @@ def run(words: list[str]) -> int:
         if out is not None:
             write_json(out, [row._asdict() for row in rows])
     return 0
-
-
-def evaluate_checkpoint(path: str, overrides: Sequence[str]) -> list[Row]:
-    """The scores that training would have given after the task that the checkpoint is at.
-
-    Raises:
-        InputError: the checkpoint or an override cannot be used, or its configuration has no judges.
-    """
-    log_to(None, logging.WARNING if rank() == 0 else None)
-    refuse_unused(overrides, _USED, "lit-gen evaluate ckpt=...", _ONLY_IN_TRAINING)
-    opened = open_run(path, overrides)
-    config, module, data = opened.composed.config, opened.context.model, opened.context.data
-    seed_everything(config["seed"], workers=True, verbose=False)
-    switch, scoring = TaskSwitch(config["seed"]), scoring_of(opened.composed, writes=False)
-    if not scoring.judges:
-        raise InputError(f"ckpt={path}: it was trained without judges; add judges=quality, or judges=terms")
-    scoring.check(module, data)
-    _refuse_unasked(overrides, config["judges"])
-    trainer = build(
-        config["trainer"] | {"max_time": None},
-        "trainer",
-        callbacks=[switch, scoring],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-    )
-    logged = trainer.test(module, datamodule=data, verbose=False)
-    if not logged:
-        raise InputError("trainer.limit_test_batches=0: nothing is tested; leave it out")
-    judged = {row.metric for row in scoring.rows}
-    terms = {name.removeprefix("test/"): value for name, value in logged[0].items() if name.count("/") == 1}
-    count = module.images_evaluated
-    own = [Row(None, name, v, "", "", "test", count, 0, config["seed"]) for name, v in terms.items()]
-    return [*(row for row in own if row.metric not in judged), *scoring.rows]
-
-
-def _refuse_unasked(overrides: Sequence[str], judges: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses an extractor that no judge uses, and images drawn otherwise that none looks at."""
-    judged = [judge for judge in judges.values() if judge]
-    for word in overrides:
-        top = key_of(word).partition(".")[0]
-        if top in ("extractor", "sampler") and not any("extractor" in judge for judge in judged):
-            raise InputError(f"{word}: would change nothing; of the judges {', '.join(judges)} none uses it")
 
 
 def _evaluate_folders(own: Mapping[str, Any], overrides: Sequence[str]) -> list[Row]:

@@ -36,8 +36,8 @@ class RunLock:
     are the file system's own: the clocks of the machines may differ.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+    def __init__(self, folder: Path, name: str = LOCK) -> None:
+        self.path = folder / name
         self._file: int | None = None
         self._released = threading.Event()
 
@@ -74,6 +74,18 @@ class RunLock:
         os.pwrite(self._file, json.dumps(note).encode(), 0)
         self._released.clear()
         threading.Thread(target=self._beat, args=(self._file,), name="lock", daemon=True).start()
+
+    @property
+    def is_ours(self) -> bool:
+        return self._file is not None
+
+    def is_alive(self) -> bool:
+        """Whether its holder gave a sign of life in the last 60 s. Keeps nobody out, not for a moment."""
+        with suppress(OSError):
+            last = self.path.stat().st_mtime
+            with tempfile.TemporaryFile(dir=self.path.parent) as now:
+                return os.fstat(now.fileno()).st_mtime - last < _SILENCE
+        return False
 
     def release(self) -> None:
         """Lets others in; nothing where it was not held."""

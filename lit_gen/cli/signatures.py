@@ -40,6 +40,7 @@ _TOP = {
     "resume": str | None,
     "cpu_threads": Literal["auto"] | Positive,
     "max_phase_epochs": Positive | None,
+    "scores": Literal["now", "later"],
     "published": dict[str, float | str | None] | None,
     "compile": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }

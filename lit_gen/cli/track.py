@@ -12,7 +12,7 @@ from lit_gen.cli.run_folder import CONFIG, RunFolder
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import LAST
 from lit_gen.core.types import InputError
-from lit_gen.evaluation.scores_file import read_rows
+from lit_gen.evaluation.scores_file import read_board
 from lit_gen.tracking.connection import with_secrets
 from lit_gen.tracking.mlflow import TrackingLogger
 from lit_gen.tracking.mlflow_run import Status
@@ -80,7 +80,7 @@ def _track(run: RunFolder, own: Mapping[str, Any]) -> bool:
         tracker = TrackingLogger(**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}: {error}") from error
-    clock, scores = clock_of(folder), read_rows(folder)
+    clock, scores = clock_of(folder), read_board(folder).rows
     tracker.start(clock.began)
     tracker.log_hyperparams(config)
     replay(tracker, folder, start.get("about", {}), clock, scores)

@@ -49,6 +49,7 @@ Trains a model, task after task, scores it after every task, and keeps everythin
   resume=        goes on with a run that was stopped, exactly as if it had not been; only trainer.*, logger.*
                  and data.root can be changed; with output_dir= what comes is a new run in a folder of its
                  own, and the data may have changed
+  scores=later   leaves the scores to lit-gen evaluate ckpt=RUN@all, beside the training with follow=true
   seed=          0 is a seed
   --cfg          prints the configuration and stops
 
@@ -161,7 +162,8 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     if rank() == 0 and (stored is None or not data.is_saved(saved)):
         data.save_split(saved)
     module = built_model(composed)
-    saver, scoring = RunCheckpoints(config["checkpoint"]["min_seconds"]), scoring_of(composed)
+    saver = RunCheckpoints(config["checkpoint"]["min_seconds"])
+    scoring = scoring_of(composed, asks=config.get("scores", "now") == "now")
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
     callbacks = _in_order([*own, *_chosen(composed)])
@@ -194,10 +196,10 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     return Parts(trainer, module, data, record, saver)
 
 
-def scoring_of(composed: Composed, writes: bool = True) -> Scoring:
-    """The callback that asks the judges of a configuration."""
+def scoring_of(composed: Composed, **settings: Any) -> Scoring:
+    """The callback that asks the judges of a configuration, with these settings."""
     judges, published = composed.build("judges") or {}, composed.config["published"]
-    return Scoring(judges, published, composed.build("mode_collapse"), writes)
+    return Scoring(judges, published, composed.build("mode_collapse"), **settings)
 
 
 def _chosen(composed: Composed) -> list[Callback]:
@@ -264,7 +266,10 @@ def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
     for callback in trainer.callbacks:
         if isinstance(callback, Scoring) and (table := callback.board.table()):
             print(f"\n{table}")
-    print(f"\nRun folder: {min(os.path.relpath(folder.path), str(folder.path), key=len)}")
+    place = min(os.path.relpath(folder.path), str(folder.path), key=len)
+    print(f"\nRun folder: {place}")
+    if any(isinstance(each, Scoring) and each.judges and not each.asks for each in trainer.callbacks):
+        print(f"Score it: lit-gen evaluate ckpt={place}@all")
     for logger in trainer.loggers:
         if isinstance(logger, TrackingLogger) and not logger.is_behind:
             print(f"Look at it: {logger.view_command()}")

@@ -21,7 +21,7 @@ CHECKPOINT_KEY = "lit_gen"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 WRITING = "writing.ckpt"
 """What is not whole yet."""
-_TASK = re.compile(r"task-\d+\.ckpt")
+_TASK = re.compile(r"task-(\d+)\.ckpt")
 
 
 class Stored(NamedTuple):
@@ -102,8 +102,11 @@ def read_newest(run_folder: Path) -> Stored:
     newest = next(readable(there), None) if (folder / LAST).is_file() else None
     if newest is None:
         there = [file for file in there if file.name == PREVIOUS and not failures]
-        tasks = sorted(file for file in folder.glob("*.ckpt") if _TASK.fullmatch(file.name))
-        newest = max(readable([*tasks, *there]), key=lambda stored: stored.num_logged, default=None)
+        newest = max(
+            readable([*_of_tasks(folder).values(), *there]),
+            key=lambda stored: stored.num_logged,
+            default=None,
+        )
     if newest is None:
         others = ", ".join(sorted(path.name for path in _checkpoints(folder)))
         raise InputError(
@@ -115,6 +118,16 @@ def read_newest(run_folder: Path) -> Stored:
         reasons = [failure.partition(";")[0] for failure in failures]
         log.warning("%s; going on from %s", "; ".join(reasons) or f"{folder / LAST} is missing", newest.path)
     return newest
+
+
+def task_checkpoints(run_folder: Path) -> dict[int, Path]:
+    """The checkpoints that a run has kept at the ends of tasks, by task, ascending."""
+    return _of_tasks(run_folder / "checkpoints")
+
+
+def _of_tasks(folder: Path) -> dict[int, Path]:
+    found = {int(name[1]): file for file in folder.glob("*.ckpt") if (name := _TASK.fullmatch(file.name))}
+    return dict(sorted(found.items()))
 
 
 def has_checkpoint(run_folder: Path) -> bool:

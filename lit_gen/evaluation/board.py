@@ -63,7 +63,7 @@ class Summary(NamedTuple):
 
 
 class Board:
-    """The rows of every task's end. A task whose rows come again, as after a resume, has the new ones.
+    """The rows of every task's end. Rows that come again, as after a resume, have their new values.
 
     Attributes:
         num_tasks: of the whole stream.
@@ -77,8 +77,12 @@ class Board:
         self.better: dict[str, Better] = {}
 
     def put(self, after: int, rows: Sequence[Row], num_tasks: int, better: Mapping[str, Better]) -> None:
-        """Keeps the rows that were measured after a task."""
-        self.rows[after], self.num_tasks = tuple(rows), num_tasks
+        """Keeps the rows that were measured after a task; those of other extractors stay beside them."""
+        kept = {
+            (row.on_task, row.metric, row.extractor, row.split): row
+            for row in (*self.rows.get(after, ()), *rows)
+        }
+        self.rows[after], self.num_tasks = tuple(kept.values()), num_tasks
         self.rows = dict(sorted(self.rows.items()))
         self.better |= better
 
@@ -91,6 +95,13 @@ class Board:
         self.num_tasks, self.better, self.rows = state["num_tasks"], dict(state["better"]), {}
         for after, *row in state["rows"]:
             self.rows[after] = (*self.rows.get(after, ()), Row(*row))
+
+    def until(self, after: int) -> Board:
+        """What there was after a task."""
+        board = Board()
+        board.num_tasks, board.better = self.num_tasks, self.better
+        board.rows = {each: rows for each, rows in self.rows.items() if each <= after}
+        return board
 
     def kinds(self) -> list[tuple[str, str]]:
         """Pairs of metric and extractor for which there are rows, in the order they came."""
@@ -151,6 +162,7 @@ class Board:
         """What scores.csv holds: every row, exact to the last bit; `on_task` is "all" over all tasks."""
         lines = [
             {"after_task": after, **row._asdict(), "on_task": "all" if row.on_task is None else row.on_task}
+            | {"better": self.better.get(row.metric, "")}
             for after, rows in self.rows.items()
             for row in rows
         ]

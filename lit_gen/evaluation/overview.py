@@ -15,7 +15,7 @@ from lit_gen.core.frozen import trainable
 from lit_gen.core.types import Encodes, InputError, Restores
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.plots import bars
-from lit_gen.evaluation.scores_file import read_rows
+from lit_gen.evaluation.scores_file import read_board
 from lit_gen.evaluation.tables import as_markdown, short
 from lit_gen.evaluation.uses.probe import Probe
 from lit_gen.evaluation.uses.reconstruction import distortion
@@ -68,9 +68,9 @@ def read_scores(folder: Path) -> tuple[dict[str, float], str]:
     A run without that file has none. Of several extractors the first counts.
 
     Raises:
-        InputError: see `read_rows`.
+        InputError: see `read_board`.
     """
-    found = read_rows(folder)
+    found = read_board(folder).rows
     rows = [row for row in found.get(max(found, default=0), ()) if row.on_task is None]
     judged = [row for row in rows if row.metric in _SCORES]
     judged = [row for row in judged if row.extractor == judged[0].extractor]

@@ -117,6 +117,24 @@ class MetricsFile(Logger):
         return whole.count(b"\n") - 1
 
 
+class LateMetrics(MetricsFile):
+    """What is logged about a run when it is over. It waits in memory for `add`: the checkpoints of a run that
+    goes on count the rows of its file.
+    """
+
+    def flush(self) -> None:
+        pass
+
+    @rank_zero_only
+    def add(self) -> None:
+        """Brings all into the file, in place of values of the same name and step."""
+        late = {(row[0], row[2]): row for row in self._waiting}
+        before = read_metrics(self.path)
+        rows = [late.pop((step, name), (step, epoch, name, repr(v))) for step, epoch, name, v in before]
+        write_text(self.path, _HEADER + _lines([*rows, *late.values()]))
+        self._waiting = []
+
+
 def read_metrics(file: Path, count: int | None = None) -> list[tuple[int, int | None, str, float]]:
     """Step, epoch, metric, value of every line that ends; [] where there is no file.
 

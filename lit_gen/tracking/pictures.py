@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lightning import Trainer
-from lightning.pytorch.loggers import CometLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from lit_gen.core.types import Task
@@ -34,9 +33,9 @@ class TakesRows(Protocol):
         """
 
 
-def log_picture(trainer: Trainer, key: str, image: Tensor, step: int) -> None:
+def log_picture(loggers: Iterable[Logger], key: str, image: Tensor, step: int) -> None:
     """Hands a picture, uint8 [H, W, C], to every logger that takes one, each in its own way. For rank 0."""
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [image.numpy()], step=step)
         elif isinstance(logger, CometLogger):

@@ -133,6 +133,19 @@ def test_published_figures_wait_for_the_last_task_and_mere_evaluation_writes_not
     assert scoring.rows and not (tmp_path / "evaluation").exists()
 
 
+def test_rows_that_others_added_while_the_run_was_stopped_stay(tmp_path):
+    data, file = make_data(num_tasks=2), tmp_path / "scores.csv"
+    trainer = make_trainer(Scoring({"scripted": Scripted()}), default_root_dir=tmp_path)
+    added = [f"{task},all,fid,7.0,inception,cd34,test,9,9,0,lower" for task in (0, 1)]
+    for task in (0, 1):
+        data.current_task = task
+        trainer.test(ToyGenerator(), datamodule=data, verbose=False)
+        own = file.read_text().splitlines()
+        file.write_text("\n".join([*own, *added]) + "\n")
+    assert added[0] in own and added[1] not in own  # that of a task which was trained again
+    assert sum(line.startswith("0,") for line in own) == 6 + 1
+
+
 def test_judges_are_asked_in_validations_as_often_as_they_want(tmp_path):
     rare, never = Scripted(every_n_epochs=3), Scripted()
     run(Scoring({"rare": rare, "never": never}), tmp_path, num_tasks=1, num_sanity_val_steps=1)

@@ -53,3 +53,15 @@ def test_on_a_network_file_system_a_heart_beat_tells_who_lives(tmp_path, monkeyp
     time.sleep(0.3)
     assert file.stat().st_mtime_ns > before  # beats itself
     own.release()
+
+
+def test_a_look_at_the_holder_keeps_nobody_out(tmp_path):
+    lock, other = RunLock(tmp_path), RunLock(tmp_path)
+    assert not other.is_alive()
+    lock.take()
+    assert other.is_alive() and lock.is_ours and not other.is_ours
+    long_ago = lock.path.stat().st_mtime - 61
+    os.utime(lock.path, (long_ago, long_ago))
+    assert not other.is_alive()
+    lock.release()
+    assert not list(tmp_path.iterdir())

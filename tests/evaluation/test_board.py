@@ -70,7 +70,7 @@ def test_state_survives_a_safe_load_and_a_repeated_row_changes_nothing(tmp_path)
 def test_no_number_is_called_nan_in_the_file_and_empty_words_stay_empty():
     made = Board()
     made.put(0, [Row(None, "nll", NAN, "", "", "test", 5, 0, 3)], 1, {"nll": "lower"})
-    assert made.csv().splitlines()[1] == "0,all,nll,nan,,,test,5,0,3"
+    assert made.csv().splitlines()[1] == "0,all,nll,nan,,,test,5,0,3,lower"
 
 
 def test_joint_training_has_one_row():

@@ -33,7 +33,7 @@ def test_each_logger_gets_what_it_takes():
         silent(WandbLogger, log_image=lambda self, key, images, step=None: note(key, images, step=step)),
         *(own, object()),
     ]
-    log_picture(SimpleNamespace(loggers=loggers), "grid", image, 7)
+    log_picture(loggers, "grid", image, 7)
     (comet, mlflow, board, wandb), pixels = calls, image.numpy()
     assert np.array_equal(comet[0][0], pixels) and comet[1] == {"name": "grid", "step": 7}
     assert mlflow[0][0] == "r" and np.array_equal(mlflow[0][1], pixels)
