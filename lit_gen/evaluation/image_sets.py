@@ -182,7 +182,7 @@ def _opened(key: str, file: Path) -> _Archive:
         if dtype.kind == "f":
             with _readable(key, file), np.load(file, allow_pickle=False) as archive:
                 share = 1 - np.isfinite(archive[member.removesuffix(".npy")]).mean()
-            found += f", {share:.1%} of it no finite numbers" * (share > 0)
+            found += f", {share:.1%} of it no finite numbers" * bool(share > 0)
         raise InputError(
             f"{key}={file}: {member.removesuffix('.npy')!r} is {found}; expected levels from 0 to 255 as "
             "uint8 [N, H, W, 1 or 3]"
