@@ -271,11 +271,17 @@ def _awaited(folder: RunFolder) -> Iterator[Path]:
     Every process looks by itself, so that none waits in a collective call for hours.
     """
     seen: dict[Path, tuple[int, int]] = {}
-    said = ""
+    said, is_known = "", False
     while True:
         has_begun = (folder.path / CONFIG).is_file()
         is_over = has_begun and not folder.lock.is_alive()  # asked first: what it wrote before is there
-        _refuse_own_scores(folder, has_begun and not is_over)
+        if has_begun and not is_over and not is_known:
+            is_known = folder.read_config().get("scores") == "later"
+            if not is_known:
+                raise InputError(
+                    f"{folder.path}: this run scores itself as it trains; wait for its end, or train it with "
+                    "scores=later"
+                )
         known = {file: _version(file) for file in task_checkpoints(folder.path).values()}
         due = next((file for file in known if seen.get(file) != known[file]), None)
         if due is not None:
@@ -294,14 +300,6 @@ def _awaited(folder: RunFolder) -> Iterator[Path]:
 
 def _version(file: Path) -> tuple[int, int]:
     return file.stat().st_ino, file.stat().st_mtime_ns
-
-
-def _refuse_own_scores(folder: RunFolder, goes_on: bool) -> None:
-    if goes_on and folder.read_config().get("scores", "now") == "now":
-        raise InputError(
-            f"{folder.path}: this run scores itself as it trains; wait for its end, or train it with "
-            "scores=later"
-        )
 
 
 def _tracker(composed: Composed, folder: Path) -> TrackingLogger | None:
