@@ -34,6 +34,8 @@ class LoadedStream(LightningDataModule):
         spec: what the items look like.
         num_tasks: how many tasks there are; models size their buffers by the same key.
         batch_size: per process, in training.
+        global_batch_size: images of one optimizer step, over all processes and accumulated batches, from
+            which `batch_size` follows when a training begins; None: `batch_size` says it.
         eval_batch_size: images in a block of validation and tests; another size gives other noise.
         num_workers: processes that load; data in memory needs none.
         current_task: the one that is trained.
@@ -42,6 +44,7 @@ class LoadedStream(LightningDataModule):
     spec: Spec
     num_tasks: Annotated[int, Gt(0), Le(10_000)] = 1
     batch_size: Positive = 64
+    global_batch_size: Positive | None = None
     eval_batch_size: Positive = 250
     seed: NonNegative = 0
     num_workers: Annotated[int, Ge(0), Le(1024)] = 0
@@ -66,9 +69,9 @@ class LoadedStream(LightningDataModule):
         """What the items of training batches go through on the device, one after the other."""
         return []
 
-    def shuffled(self, data: Indexed, num_replicas: int, rank: int) -> ShuffledBatches:
+    def shuffled(self, data: Indexed, num_replicas: int, rank: int, accumulated: int = 1) -> ShuffledBatches:
         """The order of training batches."""
-        return ShuffledBatches(len(data), self.batch_size, self.seed, num_replicas, rank)
+        return ShuffledBatches(len(data), self.batch_size, self.seed, num_replicas, rank, accumulated)
 
     # What the house does with it.
 
@@ -77,6 +80,25 @@ class LoadedStream(LightningDataModule):
         if not self._tasks:
             self.prepare_data()
             self.setup()
+
+    def share_batches(self, num_processes: int, accumulated: int) -> None:
+        """Settles `batch_size` by the global one, if there is one.
+
+        Raises:
+            InputError: it does not divide.
+        """
+        whole, parts = self.global_batch_size, num_processes * accumulated
+        if whole is None:
+            return
+        if whole % parts:
+            near = [size for size in (whole // parts * parts, (whole // parts + 1) * parts) if size]
+            raise InputError(
+                f"data.global_batch_size={whole}: cannot be shared equally by {num_processes} process(es) "
+                f"that accumulate {accumulated} batch(es) each (trainer.devices times trainer.num_nodes, "
+                f"trainer.accumulate_grad_batches); {' or '.join(map(str, near))} can, or another number of "
+                "devices."
+            )
+        self.batch_size = whole // parts
 
     def save_split(self, folder: Path) -> None:
         """Writes `<train|test>_<part>.npy` with the rows of each part, and one file of the items' digests."""
@@ -134,7 +156,9 @@ class LoadedStream(LightningDataModule):
         if self.trainer is not None and self.trainer.overfit_batches:
             # The same batches in every epoch; Lightning would put its own sampler in place of a shuffled one.
             return self._in_order(data)
-        batches = self.shuffled(data, *processes())
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        self.share_batches(processes()[0], accumulated)
+        batches = self.shuffled(data, *processes(), accumulated)
         if self.trainer is not None:
             # Workers begin before Lightning tells the epoch, which is not 0 after a resume.
             batches.set_epoch(epochs_done(self.trainer))

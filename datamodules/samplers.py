@@ -10,41 +10,67 @@ import torch
 from torch.utils.data import Sampler, SequentialSampler
 
 from lit_gen.core.random import DataUse, generator
-from lit_gen.core.types import InputError
+from lit_gen.core.types import Dealt, InputError
 
 
 class ShuffledBatches(Sampler[np.ndarray]):
     """Batches of a training epoch. The order is a function of (seed, epoch) alone.
 
-    One permutation of all images is dealt round robin to the processes. Every process has equally many
-    batches, so the first images of the permutation may be handed out again at its end. Lightning calls
-    `set_epoch`.
+    One permutation of all images is cut into optimizer steps, and each step is dealt round robin to the
+    processes and to the batches that a process accumulates. So steps hold the same images for any number of
+    processes. Batches of a step are equally long: in the last one of an epoch those with fewer images repeat
+    one, see `dealt`. Lightning calls `set_epoch`.
+
+    Args:
+        batch_size: of one process.
+        accumulated: batches whose gradients make one step.
     """
 
     def __init__(
-        self, num_images: int, batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        accumulated: int = 1,
     ) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
-        self.num_replicas, self.rank = num_replicas, rank
-        self.share_size = math.ceil(num_images / num_replicas)
+        self.num_replicas, self.rank, self.accumulated = num_replicas, rank, accumulated
+        self.parts = num_replicas * accumulated
+        self.step_size = batch_size * self.parts
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self.share_size / self.batch_size)
+        return math.ceil(self.num_images / self.step_size) * self.accumulated
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        dealt = self.dealt(self.share_size * self.num_replicas)
-        share = np.ascontiguousarray(dealt[self.rank :: self.num_replicas])
-        for first in range(0, self.share_size, self.batch_size):
-            yield share[first : first + self.batch_size]
+        order = self.order()
+        for first in range(0, self.num_images, self.step_size):
+            step = order[first : first + self.step_size]
+            size = math.ceil(len(step) / self.parts)
+            if self.parts > 1:
+                size = max(size, min(2, len(step), self.batch_size))  # batch norm of one image is none
+            for part in range(self.rank, self.parts, self.num_replicas):
+                own = np.ascontiguousarray(step[part :: self.parts])
+                again = (own if len(own) else step)[:1]
+                yield np.concatenate([own, np.repeat(again, size - len(own), axis=0)])
 
-    def dealt(self, total: int) -> np.ndarray:
-        """The places of the epoch in order, for all processes: [total]."""
-        order = torch.randperm(self.num_images, generator=generator(self.seed, DataUse.ORDER, self.epoch))
-        return np.resize(order.numpy(), total)  # repeats from the start
+    def dealt(self, batch: int) -> Dealt:
+        """How many images there are in a batch of the epoch."""
+        whole = min(self.step_size, self.num_images - batch // self.accumulated * self.step_size)
+        first = batch % self.accumulated * self.num_replicas
+        counts = [len(range(first + rank, whole, self.parts)) for rank in range(self.num_replicas)]
+        return Dealt(counts[self.rank], sum(counts), counts[self.rank] * self.parts / whole)
+
+    def order(self) -> np.ndarray:
+        """The places of the epoch: [N]."""
+        return torch.randperm(
+            self.num_images, generator=generator(self.seed, DataUse.ORDER, self.epoch)
+        ).numpy()
 
 
 class ShuffledPairs(ShuffledBatches):
@@ -53,20 +79,18 @@ class ShuffledPairs(ShuffledBatches):
     Each domain has permutations of its own, one after the other, until the longer one is through.
     """
 
-    def __init__(
-        self, sizes: tuple[int, int], batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0
-    ) -> None:
-        super().__init__(max(sizes), batch_size, seed, num_replicas, rank)
+    def __init__(self, sizes: tuple[int, int], *args: int) -> None:
+        super().__init__(max(sizes), *args)
         self.sizes = sizes
 
-    def dealt(self, total: int) -> np.ndarray:
-        return np.stack([self._of_domain(domain, size, total) for domain, size in enumerate(self.sizes)], 1)
+    def order(self) -> np.ndarray:
+        return np.stack([self._of_domain(domain, size) for domain, size in enumerate(self.sizes)], 1)
 
-    def _of_domain(self, domain: int, size: int, total: int) -> np.ndarray:
+    def _of_domain(self, domain: int, size: int) -> np.ndarray:
         place = (self.seed, DataUse.PAIR_ORDER, domain, self.epoch)
-        rounds = range(math.ceil(total / size))
+        rounds = range(math.ceil(self.num_images / size))
         orders = [torch.randperm(size, generator=generator(*place, number)) for number in rounds]
-        return torch.cat(orders)[:total].numpy()
+        return torch.cat(orders)[: self.num_images].numpy()
 
 
 class EvenBatches(SequentialSampler):

@@ -102,8 +102,9 @@ class UnpairedData(LoadedStream):
     def changes(self) -> list[Callable[[Tensor, torch.Generator], Tensor]]:
         return [flip_some] * self.flip
 
-    def shuffled(self, data: Pairs, num_replicas: int, rank: int) -> ShuffledPairs:
-        return ShuffledPairs((len(data.a), len(data.b)), self.batch_size, self.seed, num_replicas, rank)
+    def shuffled(self, data: Pairs, num_replicas: int, rank: int, accumulated: int = 1) -> ShuffledPairs:
+        sizes = len(data.a), len(data.b)
+        return ShuffledPairs(sizes, self.batch_size, self.seed, num_replicas, rank, accumulated)
 
     def parts(self, split: Split) -> dict[str, StreamDataset]:
         """The domains, each with rows of its own data set."""

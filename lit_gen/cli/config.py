@@ -189,6 +189,12 @@ def _laid_over(
             if isinstance(node, dict) and "_target_" not in node:
                 del source[group][key]
     together(*(partial(lay_over, source, word) for word in words if word.key not in groups))
+    whole = (source.get("data") or {}).get("global_batch_size")
+    if whole is not None and (word := next((w for w in words if w.key == "data.batch_size"), None)):
+        raise InputError(
+            f"{word.text}: data.global_batch_size={whole} stands beside it and says how many images a step "
+            "has over all processes. Set that one, or data.global_batch_size=null too."
+        )
     return source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import annotated_types as at
 from lightning import Trainer
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -25,6 +25,16 @@ _Time = Annotated[
     | timedelta,
     "a time DD:HH:MM:SS",
 ]
+
+
+def _known_strategy(node: dict[str, Any]) -> dict[str, Any]:
+    place, _, name = str(node.get("_target_")).rpartition(".")
+    is_spawned = node.get("start_method", "popen") != "popen"
+    if is_spawned or (place.startswith("lightning.") and name not in ("DDPStrategy", "SingleDeviceStrategy")):
+        raise ValueError
+    return node
+
+
 # Lightning takes any text and any number here and says what is wrong with it only later.
 _OF_TRAINER: dict[str, Any] = {
     "devices": Annotated[
@@ -33,6 +43,13 @@ _OF_TRAINER: dict[str, Any] = {
         | Annotated[list[Annotated[int, at.Ge(0), at.Le(1024)]], at.MinLen(1)]
         | Annotated[str, StringConstraints(pattern=r"^(auto|-1|\d{1,3}(,\d{1,3})*,?)$")],
         'a number of devices (-1: all there are), a list of their indices such as [0,2], or "auto"',
+    ],
+    "strategy": Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"]
+        | Annotated[dict[str, Any], AfterValidator(_known_strategy)],
+        "auto, ddp, ddp_find_unused_parameters_false, ddp_find_unused_parameters_true, or DDPStrategy as a "
+        "node: phases, averages and checkpoints need the whole model in every process, and processes that "
+        "are started as this one was (no FSDP, DeepSpeed or other shards, none that is spawned or forked)",
     ],
     "num_nodes": Positive,
     "accumulate_grad_batches": Positive,

@@ -19,6 +19,7 @@ from torch import Tensor
 from lit_gen.continual.multiband_local import MultibandLocal
 from lit_gen.core.frozen import FrozenCopy, copy_state
 from lit_gen.core.module import OptimizerFactory, ScheduleFactor
+from lit_gen.core.random import processes
 from lit_gen.core.schedules import Exponential
 from lit_gen.core.types import (
     Batch,
@@ -175,9 +176,13 @@ class MultibandVAE(MultibandLocal):
         )  # fmt: skip
         return tuple(phase for phase in table if phase.epochs != 0)
 
+    def use_batches_of(self, size: int) -> None:
+        self.batch_size = size
+
     def band_loss(self, pool: Pool, progress: float) -> Terms:
         error = self.local.reconstruction(self.band(pool.code, pool.task), pool.image)
-        loss = error.mean() if self.band_reduction == "mean" else error.sum()
+        # Over the images of all processes, whose gradients are averaged.
+        loss = error.mean() if self.band_reduction == "mean" else error.sum() * processes()[0]
         return {"loss": loss, "reconstruction": error.mean(), "replaced": pool.is_replaced.mean()}
 
     def evaluate(self, batch: Batch) -> Terms:

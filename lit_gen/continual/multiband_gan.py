@@ -145,7 +145,8 @@ class MultibandGAN(LitGenerator):
         num_classes = self.spec.num_classes if condition == "label" else 0
         self.conditions = frozenset({condition})
         self.batch_size, self.replay_share, self.max_tasks = batch_size, replay_share, max_tasks
-        self._check_replay(num_tasks)
+        self.num_tasks = num_tasks
+        self._check_replay()
         if generator is None:
             translator = EmbeddingTranslator(noise_size, num_classes or num_tasks, 4 * noise_size, noise_size)
             generator = Band(translator, DenseDecoder(*spec[:2], noise_size))
@@ -221,6 +222,10 @@ class MultibandGAN(LitGenerator):
         condition = self.classes.draw(task.to(self.device))
         return self.generator.translator(self.local.noise(len(condition)), condition)
 
+    def use_batches_of(self, size: int) -> None:
+        self.batch_size = size
+        self._check_replay()
+
     # --- what the phases call
 
     def num_replayed(self, num_past: int) -> int:
@@ -286,13 +291,13 @@ class MultibandGAN(LitGenerator):
         self.classes.close(task)
         self.tasks_seen.fill_(task.index + 1)
 
-    def _check_replay(self, num_tasks: int) -> None:
-        for num_past in range(1, num_tasks):
+    def _check_replay(self) -> None:
+        for num_past in range(1, self.num_tasks):
             if self.num_replayed(num_past) == 0:
                 raise InputError(
                     f"model.batch_size={self.batch_size} with model.replay_share={self.replay_share} and "
                     f"model.max_tasks={self.max_tasks} leaves no replayed image for each of {num_past} past "
-                    f"tasks of num_tasks={num_tasks}; raise data.batch_size, model.replay_share or "
+                    f"tasks of num_tasks={self.num_tasks}; raise data.batch_size, model.replay_share or "
                     "model.max_tasks"
                 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,8 +14,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
-from lit_gen.core.progress import Course, batches_seen
-from lit_gen.core.types import Batch, ImageSpec, OptimizerFactory, Phase, ScheduleFactor, Task, Terms, Turn
+from lit_gen.core.progress import Course, batches_seen, dealt
+from lit_gen.core.types import (
+    Batch,
+    Dealt,
+    ImageSpec,
+    OptimizerFactory,
+    Phase,
+    ScheduleFactor,
+    Task,
+    Terms,
+    Turn,
+)
 
 
 class LitModel(LightningModule):
@@ -54,6 +65,7 @@ class LitModel(LightningModule):
         self.latest_terms: Terms = {}
         self._turn: Turn | None = None
         self._progress = 0.0
+        self._dealt = Dealt(0, 0)
         self._curves, self._evaluated = Means(), Means()
 
     # --- what a family writes or may change
@@ -69,6 +81,9 @@ class LitModel(LightningModule):
     def evaluate(self, batch: Batch) -> Terms:
         """Terms on held-out images; called on loaded checkpoints too, where no phase was entered."""
         return {} if type(self).step is LitModel.step else self.step(batch, 1.0)
+
+    def use_batches_of(self, size: int) -> None:
+        """Before the training: batches of one process have so many images. For who replays in proportion."""
 
     def counted(self, batch: Batch) -> int | Tensor:
         """How many images of the batch its terms are means over."""
@@ -115,14 +130,21 @@ class LitModel(LightningModule):
         return optimizers, [{"scheduler": s, "interval": "step"} for s in schedulers]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        start, stop = self._entered().span
+        phase = self._entered()
+        start, stop = phase.span
         self._progress = start + (stop - start) * self._part()
         number, every = batch_idx + 1, self.trainer.accumulate_grad_batches
         steps = number % every == 0 or number == self.trainer.num_training_batches
-        self.course.count(batch.size * self.trainer.world_size, steps)
+        self._dealt = dealt(self.trainer, batch.size, batch_idx)
+        self.course.count(self._dealt.images, steps)
+        if phase.prepare is not None:  # what it makes of the batch has a size of its own
+            self._dealt = Dealt(batch.size, self._dealt.images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        phase, images = self._entered(), self.counted(batch)
+        phase, own = self._entered(), self._dealt.own
+        if 1 < own < batch.size:  # a single image may as well stand there twice
+            batch = batch.each(lambda part: part.map(lambda field: field[:own]))
+        images = self.counted(batch)
         if phase.prepare is not None:
             with torch.no_grad():
                 batch = phase.prepare(batch)
@@ -136,7 +158,7 @@ class LitModel(LightningModule):
             self._turn = phase.turns[0]
             terms = self._turn.loss(batch, self._progress)
             self._note(terms, images)
-            loss = terms["loss"]
+            loss = self._weighted(terms["loss"])
         if batches_seen(self.trainer) % self.trainer.log_every_n_steps == 0:
             self._log_curves()
         return loss
@@ -200,7 +222,7 @@ class LitModel(LightningModule):
             with self.toggled_optimizer(optimizer):
                 self._turn, found = turn, turn.loss(batch, self._progress)
                 optimizer.zero_grad()
-                self.manual_backward(found["loss"])
+                self.manual_backward(self._weighted(found["loss"]))
                 optimizer.step()
                 self._note_step()
             if len(phase.turns) > 1:
@@ -235,8 +257,14 @@ class LitModel(LightningModule):
         return self.phase
 
     def _part(self) -> float:
-        """The part of the phase that is done, the current batch included once it was counted."""
-        return self.course.part(self.trainer.num_training_batches)
+        """The part of the phase that is done, the current step included once it was counted."""
+        return self.course.part(
+            math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        )
+
+    def _weighted(self, loss: Tensor) -> Tensor:
+        """The loss as it counts in the mean over the processes and batches of a step."""
+        return loss if self._dealt.weight == 1 else loss * self._dealt.weight
 
     def _note(self, terms: Terms, images: int | Tensor) -> None:
         """Keeps the terms as tensors; they are averaged and logged every `log_every_n_steps` batches."""

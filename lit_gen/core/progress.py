@@ -8,6 +8,8 @@ from typing import Any
 
 from lightning import Trainer
 
+from lit_gen.core.types import Dealt
+
 
 def batches_seen(trainer: Trainer) -> int:
     """Training batches since the run began, the current one included; loggers count by it.
@@ -20,6 +22,12 @@ def batches_seen(trainer: Trainer) -> int:
 def batches_of_epoch(trainer: Trainer) -> int:
     """Training batches of the current epoch that were handed to the model, the current one included."""
     return trainer.fit_loop.batch_idx + 1
+
+
+def dealt(trainer: Trainer, size: int, batch_idx: int) -> Dealt:
+    """How many images a training batch of this size has; all of them, where its sampler does not say."""
+    ask = getattr(getattr(trainer.train_dataloader, "sampler", None), "dealt", None)
+    return ask(batch_idx) if ask is not None else Dealt(size, size * trainer.world_size)
 
 
 def epochs_done(trainer: Trainer) -> int:
@@ -87,10 +95,10 @@ class Course:
             self.images_done += self._waiting
             self._waiting = 0
 
-    def part(self, batches_per_epoch: float) -> float:
+    def part(self, steps_per_epoch: float) -> float:
         """The part of the phase that is done, in [0, 1]; 0 for a phase without end."""
-        epochs = None if self.epochs is None else self.epochs * batches_per_epoch
-        counts = ((self.batches_done, epochs), (self.steps_done, self.steps), (self.images_done, self.images))
+        epochs = None if self.epochs is None else self.epochs * steps_per_epoch
+        counts = ((self.steps_done, epochs), (self.steps_done, self.steps), (self.images_done, self.images))
         return min(1.0, max((done / limit for done, limit in counts if limit), default=0.0))
 
     @property

@@ -105,6 +105,7 @@ def check_stages(
         InputError: the Trainer's settings cannot carry this model's phases.
     """
     is_union = any(stage not in datamodule.tasks for stage in datamodule.stages)
+    _share_batches(trainer, module, datamodule)
     if module.needs_every_task and is_union:
         raise InputError(
             f"stream.joint=true: {type(module).__name__} learns task after task. Leave joint=false, "
@@ -154,12 +155,30 @@ def _check_limits(trainer: Trainer, datamodule: StreamData) -> None:
     datamodule.current_task = before
 
 
+def _share_batches(trainer: Trainer, module: LitModel, datamodule: StreamData) -> None:
+    """A batch of the size that the data say is divided among what trains together."""
+    whole = getattr(datamodule, "global_batch_size", None)
+    if whole is None:
+        return
+    world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    datamodule.share_batches(world, accumulated)
+    for part in module.modules():
+        if isinstance(part, LitModel):
+            part.use_batches_of(datamodule.batch_size)
+    if world * accumulated > 1 and trainer.is_global_zero:
+        log.info(
+            "data.global_batch_size=%d: %d images in a batch, processes: %d, accumulated batches: %d",
+            whole, datamodule.batch_size, world, accumulated,
+        )  # fmt: skip
+
+
 def _check_batches(trainer: Trainer, module: LitModel, datamodule: StreamData) -> None:
     size, world = getattr(datamodule, "batch_size", None), trainer.world_size
     if size is None or not any(getattr(part, "compares_images", False) for part in module.modules()):
         return
     shares = {task.name: math.ceil(task.num_images / world) for task in datamodule.stages}
-    alone = [name for name, share in shares.items() if share % size == 1]
+    parts = world * trainer.accumulate_grad_batches
+    alone = [t.name for t in datamodule.stages if 0 < t.num_images % (size * parts) < 2 * parts]
     if size == 1 or 1 in shares.values():
         raise InputError(
             f"data.batch_size={size}, with {min(shares.values())} images in the smallest task: what "

@@ -69,6 +69,14 @@ class Task(NamedTuple):
     num_images: int  # training images
 
 
+class Dealt(NamedTuple):
+    """How many images one batch of training has, those that it repeats to be as long as others left out."""
+
+    own: int  # of this process; 0: it only repeats
+    images: int  # of all processes
+    weight: float = 1.0  # with which means over `own` make, on average, that over the step
+
+
 def do_nothing(task: Task) -> None:
     """Default of a phase's `begin` and `end`."""
 

@@ -36,15 +36,41 @@ def test_training_order_is_a_function_of_seed_and_epoch_alone():
 def test_training_gives_every_process_equally_many_batches_and_leaves_nothing_out(world, num_images):
     shares = epochs(0, 1, world, num_images)
     assert len({tuple(len(batch) for batch in share) for share in shares}) == 1
-    seen = np.concatenate([np.concatenate(share) for share in shares])
-    counts = np.bincount(seen, minlength=num_images)
-    assert counts.min() >= 1 and len(seen) - num_images < world  # padded by less than one image per process
+    assert {*np.concatenate([np.concatenate(share) for share in shares])} == {*range(num_images)}
 
 
 def test_processes_deal_one_permutation_round_robin():
     alone = np.concatenate(epochs(7, 2, 1, 48)[0])
     two = [np.concatenate(share) for share in epochs(7, 2, 2, 48)]
     assert np.stack(two, axis=1).ravel().tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize(
+    ("world", "batch_size", "accumulated"), [(2, 32, 1), (4, 16, 1), (1, 32, 2), (2, 8, 4)]
+)
+@pytest.mark.parametrize("num_images", [192, 160, 131, 130, 129, 63])  # 128 and 2 more: not one for each
+def test_a_step_weighs_the_same_images_alike_on_any_number_of_devices(
+    world, batch_size, accumulated, num_images
+):
+    samplers = [ShuffledBatches(num_images, batch_size, 3, world, rank, accumulated) for rank in range(world)]
+    shares, steps = [list(sampler) for sampler in samplers], list(ShuffledBatches(num_images, 64, 3))
+    assert (
+        {len(sampler) for sampler in samplers}
+        == {len(share) for share in shares}
+        == {len(steps) * accumulated}
+    )
+    for number, images in enumerate(steps):
+        weight, counted = np.zeros(num_images), 0
+        for batch in range(number * accumulated, (number + 1) * accumulated):
+            assert len({len(share[batch]) for share in shares}) == 1  # as replay and its pools need it
+            for share, sampler in zip(shares, samplers, strict=True):
+                dealt = sampler.dealt(batch)
+                np.add.at(weight, share[batch][: dealt.own], dealt.weight / max(1, dealt.own))
+            counted += dealt.images
+        wanted = np.zeros(num_images)
+        wanted[images] = 1 / len(images)
+        np.testing.assert_allclose(weight / (world * accumulated), wanted, rtol=1e-12)
+        assert counted == len(images)
 
 
 @pytest.mark.parametrize(
