@@ -17,6 +17,7 @@ from lit_gen.core.files import CannotWrite, write_json
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen
 from lit_gen.evaluation.board import Board
+from lit_gen.evaluation.note import in_tags
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
@@ -170,7 +171,9 @@ class RunRecord(Callback):
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
             if tracker.courier.lacks:
-                replay(tracker, folder, self.about, clock_of(folder), self.board.rows)
+                replay(
+                    tracker, folder, self.about, clock_of(folder), list(self.board.rows), in_tags(self.board)
+                )
             tracker.finish(ended, folder / "checkpoints" / LAST)
         if full is not None and status != "FAILED":  # where it had failed, that is what counts
             raise full
@@ -209,8 +212,8 @@ class RunRecord(Callback):
         """MLflow may lack the last seconds before a kill, or all, where the run began with another logger."""
         for tracker in self._loggers(TrackingLogger):
             tracker.catch_up(rows)
-            for after, scores in self.board.rows.items():
-                tracker.log_rows(scores, self._trainer.datamodule.tasks, after)
+            if self.board.rows:
+                tracker.log_scores(in_tags(self.board))
 
 
 def status_of(exception: BaseException) -> Status:

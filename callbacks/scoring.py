@@ -21,10 +21,11 @@ from lit_gen.evaluation.board import FLOOR, LOCAL, Board, Row
 from lit_gen.evaluation.context import Context
 from lit_gen.evaluation.judges.base import Judge, at_least
 from lit_gen.evaluation.judges.terms import TermMeans
+from lit_gen.evaluation.note import in_tags
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.evaluation.reports import ModeCollapse, beside_published, check_published, matrix_picture
 from lit_gen.evaluation.scores_file import read_board
-from lit_gen.tracking.pictures import TakesRows, log_picture
+from lit_gen.tracking.pictures import TakesScores, log_picture
 
 log = logging.getLogger(__name__)
 
@@ -173,8 +174,8 @@ class Scoring(Callback):
             loggers, values = self.loggers, self._logged | values
         for logger in loggers:
             logger.log_metrics(values, step=step)
-            if isinstance(logger, TakesRows):
-                logger.log_rows(self.rows, data.tasks, data.current_task)
+            if isinstance(logger, TakesScores):
+                logger.log_scores(in_tags(self.board))
         pictures = {}
         for judge in self.judges.values():
             if hasattr(judge, "keep"):

@@ -12,6 +12,7 @@ from lit_gen.cli.run_folder import CONFIG, RunFolder
 from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import LAST
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.note import in_tags
 from lit_gen.evaluation.scores_file import read_board
 from lit_gen.tracking.connection import with_secrets
 from lit_gen.tracking.mlflow import TrackingLogger
@@ -28,8 +29,9 @@ Brings run folders into MLflow, whole and once: what is there already is not sen
   experiment_name  default: that of the run, or else lit-gen
   KEY              run_name, log_checkpoint, register_as, alias: as logger.KEY of lit-gen train
 
-Parameters, tags, metrics, scores with a run for each task, pictures, data sets, and how the run ended. A run
-without a summary.json was killed. metrics.csv has no times; they are laid evenly between begin and end.
+Parameters, tags, metrics, a description with the scores, pictures, data sets, and how the run ended. A run
+without a summary.json was killed. metrics.csv has no times; they are laid evenly between begin and end. A run
+that an older version began in MLflow keeps the names of metrics that it has there.
 
 Examples
   lit-gen track runs/my-run
@@ -80,10 +82,11 @@ def _track(run: RunFolder, own: Mapping[str, Any]) -> bool:
         tracker = TrackingLogger(**given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder}: {error}") from error
-    clock, scores = clock_of(folder), read_board(folder).rows
+    clock, board = clock_of(folder), read_board(folder)
+    board.num_tasks = 1 + max(board.rows, default=-1)
     tracker.start(clock.began)
     tracker.log_hyperparams(config)
-    replay(tracker, folder, start.get("about", {}), clock, scores)
+    replay(tracker, folder, start.get("about", {}), clock, list(board.rows), in_tags(board))
     tracker.finish(status, folder / "checkpoints" / LAST, clock.ended)
     if not tracker.is_behind:
         print(f"{folder}: {status}, in MLflow; look at it: {tracker.view_command()}")

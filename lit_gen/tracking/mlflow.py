@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-import math
 import shlex
 import shutil
 import sys
@@ -21,7 +20,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from lit_gen.core.pictures import read_picture
-from lit_gen.core.types import Task
 from lit_gen.tracking.connection import find_address, import_quietly, may_pass, sqlite_file
 from lit_gen.tracking.courier import Courier
 from lit_gen.tracking.masking import without_secrets
@@ -93,7 +91,7 @@ class TrackingLogger(Logger):
         self.courier = Courier(may_pass, self._say_trouble, self._say_refusal, 10 if self._is_database else 1)
         self._is_started = self._is_finished = self._is_refused = False
         self._rows: list[tuple[str, float, int, int]] = []  # name, value, ms since 1970, step
-        self._next_flush, self._epoch_logged_at = 0.0, -1
+        self._next_flush = 0.0
 
     @property
     def experiment(self) -> MlflowClient | None:
@@ -131,11 +129,8 @@ class TrackingLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         now, step = time.time(), step or 0
         for name, value in metrics.items():
-            # Lightning adds the epoch to all that it logs, several times at one step.
-            if name != "epoch" or step > self._epoch_logged_at:
+            if name != "epoch":  # which Lightning adds to all that it logs, several times at one step
                 self._rows.append((allowed(name), float(value), int(now * 1000), step))
-        if "epoch" in metrics:
-            self._epoch_logged_at = step
         if now >= self._next_flush:
             self.finalize("")
             self._next_flush = now + _BATCH_SECONDS
@@ -211,36 +206,31 @@ class TrackingLogger(Logger):
         """Images that the run uses; a digest has at most 36 characters, a context is "training" or "test"."""
         self._tell(self._run.log_dataset, name, digest, context, profile)
 
-    def log_rows(
-        self, rows: Sequence[Any], tasks: Sequence[Task], step: int, when: int | None = None
-    ) -> None:
-        """Gives finite test scores to a child run of their task; see `TakesRows`.
-
-        Args:
-            when: ms since 1970; None: now.
-        """
-        scores, names = {}, {task.index: task.name for task in tasks}
-        for row in rows:
-            if row.split == "test" and math.isfinite(row.value) and row.on_task in names:
-                name = allowed(f"{row.metric}/{row.extractor}".rstrip("/"))
-                value = (name, row.value, when or int(time.time() * 1000), step)
-                scores.setdefault(row.on_task, []).append(value)
-        if scores:
-            self._tell(self._run.log_scores, dict(sorted(scores.items())), names)
+    def log_scores(self, tags: Mapping[str, str]) -> None:
+        """See `TakesScores`; becomes tags and the run's description, with its newest samples."""
+        self.set_tags({key: text for key, text in tags.items() if key != "scores"})
+        self._tell(lambda: self._run.log_note(tags.get("scores", ""), self._newest_samples()))
 
     def look_again(self) -> None:
         """Before all of a run is told once more: finds out what MLflow has of it."""
         self._tell(self._run.look)
 
     def view_command(self) -> str:
-        """What a user runs or opens to look at the runs; without secrets."""
-        address, run = without_secrets(self.tracking_uri), self._run.run
+        """What a user opens to look at the run, or runs before; without secrets."""
+        address, run = without_secrets(self.tracking_uri).rstrip("/"), self._run.run
+        page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
+        page += "?workflowType=machine_learning" if run else ""  # else MLflow shows traces of language models
         if address.startswith(("http:", "https:")):
-            page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else ""
-            return address.rstrip("/") + page
+            return address + page
         beside = str(Path(sys.executable).with_name("mlflow"))
         program = "mlflow" if shutil.which("mlflow") == beside else beside
-        return shlex.join([program, "ui", "--backend-store-uri", address])
+        command = shlex.join([program, "ui", "--backend-store-uri", address])
+        return f"{command}\nand open http://127.0.0.1:5000{page}" if page else command
+
+    def _newest_samples(self) -> np.ndarray | None:
+        files = (self.folder / "samples").glob("task*-epoch*[0-9].png")
+        file = max(files, key=lambda file: file.stat().st_mtime, default=None)
+        return None if file is None else np.asarray(read_picture(file).image)
 
     @rank_zero_only
     def _tell(self, method: Callable[..., None], *args: Any) -> None:

@@ -1,7 +1,8 @@
-"""One run in MLflow and its children, told by calls that wait for the answer and bear to be repeated."""
+"""One run in MLflow, told by calls that wait for the answer and bear to be repeated."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import numpy as np
 from lit_gen.core.files import write_json
 from lit_gen.tracking.connection import connect, sqlite_file
 from lit_gen.tracking.masking import without_secrets
+from lit_gen.tracking.names import shown_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 _AT_ONCE = 100  # parameters, tags or metrics; what MLflow takes in one call
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000  # characters
+_SOURCE = "mlflow.source.name"
 
 
 class MlflowRun:
@@ -41,6 +44,8 @@ class MlflowRun:
     Attributes:
         began: ms since 1970, of a run that is told about later; None: now.
         is_open: whether it was made or found.
+        extractor: the run's own, as in its parameters; None: it names none.
+        source: the command that began the run.
     """
 
     def __init__(
@@ -51,10 +56,13 @@ class MlflowRun:
         self.is_open = False
         self.client: MlflowClient | None = None
         self.run: Run | None = None
+        self.extractor: str | None = None
+        self.source = ""
         self._given_run_id, self._system_metrics = run_id, system_metrics
         self._monitor: SystemMetricsMonitor | None = None
         self._key: str | None = None  # tag of the run that was asked for, whether or not an answer came
-        self._known: dict[tuple[str, str], set[int]] = {}  # steps by run and metric, of earlier starts
+        self._known: dict[str, set[int]] = {}  # steps by metric, of earlier starts
+        self._has_old_names = False  # as loggers are told; an older version began the run
         self._images: set[str] | None = set()  # of earlier starts; None: an answer did not come
 
     @property
@@ -68,8 +76,10 @@ class MlflowRun:
         note = {"mlflow_run_id": run.info.run_id, "experiment": self.experiment, "tracking_uri": address}
         write_json(self.folder / "run.json", note | {"runs": ids | {address: run.info.run_id}})
         self.client, self.run = client, run
-        for run_id in (self.id, *self._children().values()):
-            client.update_run(run_id, status="RUNNING")
+        client.update_run(self.id, status="RUNNING")
+        self.extractor = run.data.params.get("extractor.name")
+        self.source = run.data.tags.get(_SOURCE, "")
+        self._has_old_names = any(shown_name(n, self.extractor) != n for n in run.data.metrics)
         self.look()
         if self._system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -82,35 +92,42 @@ class MlflowRun:
     def look(self) -> None:
         """Finds out which metrics and images MLflow has; they are not sent again."""
         known = {}
-        for run_id in (self.id, *self._children().values()):
-            for name in self.client.get_run(run_id).data.metrics:
-                if not name.startswith("system/"):  # those have another writer
-                    # MLflow tells the steps with the whole curve only.
-                    history = self.client.get_metric_history(run_id, name)
-                    known[run_id, name] = {point.step for point in history}
+        for name in self.client.get_run(self.id).data.metrics:
+            if not name.startswith("system/"):  # those have another writer
+                # MLflow tells the steps with the whole curve only.
+                known[name] = {point.step for point in self.client.get_metric_history(self.id, name)}
         self._known, self._images = known, self._kept_images() if known else set()
 
-    def send(self, kind: str, values: Sequence[tuple[Any, ...]], run_id: str | None = None) -> None:
-        """Metrics (name, value, ms since 1970, step), params or tags (key, text), as many as there are."""
+    def send(self, kind: str, values: Sequence[tuple[Any, ...]]) -> None:
+        """Metrics (name, value, ms since 1970, step), params or tags (key, text), as many as there are.
+
+        Metrics go by the names that MLflow shows, unless the run has others from an older version.
+        """
         from mlflow import entities
 
         make = {"metrics": entities.Metric, "params": entities.Param, "tags": entities.RunTag}[kind]
-        run_id = run_id or self.id
         if kind == "metrics":
-            values = [v for v in values if v[3] not in self._known.get((run_id, v[0]), ())]
+            named = (
+                (v[0] if self._has_old_names else shown_name(v[0], self.extractor), *v[1:]) for v in values
+            )
+            values = [v for v in named if v[0] and v[3] not in self._known.get(v[0], ())]
         for first in range(0, len(values), _AT_ONCE):
             some = [make(*value) for value in values[first : first + _AT_ONCE]]
-            self.client.log_batch(run_id, **{kind: some})
+            self.client.log_batch(self.id, **{kind: some})
 
     def log_params(self, flat: Mapping[str, str]) -> None:
         """MLflow changes no parameter: what differs on resume becomes the tag `changed.<key>`."""
         known = self.client.get_run(self.id).data.params
+        self.extractor = known.get("extractor.name", flat.get("extractor.name"))
         self.send("params", [(key, text) for key, text in flat.items() if key not in known])
         changed = [key for key, text in flat.items() if known.get(key, text) != text]
         self.set_tags({f"changed.{key}": flat[key] for key in changed})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """A run that goes on keeps the command that began it."""
         texts = {key: without_secrets(str(value), key) for key, value in tags.items()}
+        self.source = self.source or texts.get(_SOURCE, "")
+        texts |= {_SOURCE: self.source} if _SOURCE in texts else {}
         self.send("tags", [(key, _cut(text, _LONGEST_TAG)) for key, text in texts.items()])
 
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
@@ -128,23 +145,21 @@ class MlflowRun:
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.id, [DatasetInput(dataset, [tag])])
 
-    def log_scores(self, scores: Mapping[int, Sequence[tuple[Any, ...]]], names: Mapping[int, str]) -> None:
-        """Metrics as of `send`, by the index of their task, for the child of each."""
-        children = self._children()
-        for task, values in scores.items():
-            if task not in children:
-                tags = {"mlflow.parentRunId": self.id, "task": str(task), "task_name": names[task]}
-                place, name = self.run.info.experiment_id, f"task-{task}"
-                child = self.client.create_run(place, run_name=name, tags=tags, start_time=self.began)
-                children[task] = child.info.run_id
-            self.send("metrics", values, children[task])
+    def log_note(self, scores: str, picture: np.ndarray | None) -> None:
+        """The run's description: the command, scores in Markdown, a picture, the run folder."""
+        parts = [f"`{self.source}`"] if self.source else []
+        parts += [scores] if scores else []
+        if picture is not None:
+            self.client.log_image(self.id, picture, artifact_file="samples.png")
+            parts.append(f"![samples](get-artifact?path=samples.png&run_uuid={self.id})")
+        parts.append(f"Run folder: `{self.folder.resolve()}`")
+        self.set_tags({"mlflow.note.content": "\n\n".join(parts)})
 
     def terminate(self, status: Status, ended: int) -> None:
         """Args: ended: ms since 1970."""
         if self._monitor is not None:
             self._monitor.finish()
-        for run_id in (*self._children().values(), self.id):
-            self.client.set_terminated(run_id, status, ended)
+        self.client.set_terminated(self.id, status, ended)
 
     def upload(self, checkpoint: Path, register_as: str | None, alias: str, patience: float) -> None:
         """Keeps a checkpoint and, if asked, makes it a version of a registered model with an alias."""
@@ -217,13 +232,9 @@ class MlflowRun:
         elif asked := client.search_runs([number], f"tags.`lit_gen.key` = '{self._key}'", max_results=1):
             return asked[0]
         tags = {"lit_gen.key": self._key}
+        with suppress(ImportError, KeyError, OSError):  # a user without a name, as in some containers
+            tags["mlflow.user"] = getpass.getuser()
         return client.create_run(number, run_name=self.name, tags=tags, start_time=self.began)
-
-    def _children(self) -> dict[int, str]:
-        """Ids of the runs of tasks, by the task's index."""
-        only = f"tags.`mlflow.parentRunId` = '{self.id}'"
-        runs = self.client.search_runs([self.run.info.experiment_id], only, max_results=1000)
-        return {int(run.data.tags["task"]): run.info.run_id for run in runs if "task" in run.data.tags}
 
     def _kept_images(self) -> set[str]:
         files = self.client.list_artifacts(self.id, "images")

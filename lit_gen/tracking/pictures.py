@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
-
-from lit_gen.core.types import Task
 
 
 @runtime_checkable
@@ -21,16 +19,11 @@ class TakesImages(Protocol):
 
 
 @runtime_checkable
-class TakesRows(Protocol):
-    """A logger that keeps scores of single tasks."""
+class TakesScores(Protocol):
+    """A logger that has a place for what the scores of a run say."""
 
-    def log_rows(self, rows: Iterable[Any], tasks: Sequence[Task], step: int) -> None:
-        """Of rows with on_task, metric, value, extractor and split, those that it has a place for.
-
-        Args:
-            tasks: all of the stream.
-            step: the task after which the rows were measured.
-        """
+    def log_scores(self, tags: Mapping[str, str]) -> None:
+        """Extractor and floors as short texts, and as `scores` a text in Markdown."""
 
 
 def log_picture(loggers: Iterable[Logger], key: str, image: Tensor, step: int) -> None:

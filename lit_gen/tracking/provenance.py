@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import subprocess
+import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +16,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from lit_gen.core.types import StreamData
+from lit_gen.tracking.masking import without_secrets
 
 _SOURCE = Path(__file__).resolve().parents[2]
 _PACKAGES = ("lit-gen", "torch", "lightning", "torchmetrics", "torchvision", "mlflow")
@@ -50,6 +53,13 @@ def device_name(device: torch.device) -> str:
     return f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
+def command_line() -> str:
+    """How this process was started, without secrets."""
+    program, *words = sys.argv
+    name = Path(program).name
+    return without_secrets(shlex.join(["lit-gen" if name == "__main__.py" else name, *words]))
+
+
 class DataPart(NamedTuple):
     """One split of the data."""
 
@@ -83,6 +93,7 @@ def about_run(data: StreamData, device: torch.device, world_size: int) -> dict[s
     """What start.json keeps for MLflow: {"tags": ..., "tasks": names, "data": parts}; plain."""
     tags = {f"version.{name}": number for name, number in package_versions().items()}
     tags |= {"device": device_name(device), "world_size": world_size}
+    tags |= {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL"}
     if (commit := git_commit()) is not None:
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.split("-")[0]}
     parts = [part._asdict() for part in describe_data(data)]

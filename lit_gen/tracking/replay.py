@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lit_gen.core.types import Task
 from lit_gen.tracking.metrics_file import read_metrics
 from lit_gen.tracking.mlflow import TrackingLogger
 
@@ -46,13 +45,15 @@ def replay(
     folder: Path,
     about: Mapping[str, Any],
     clock: Clock,
-    scores: Mapping[int, Sequence[Any]],
+    tested: Sequence[int],
+    scores: Mapping[str, str],
 ) -> None:
     """Tells whatever MLflow lacks of metrics, scores, pictures, texts, and what the run is `about`.
 
     Args:
         about: see `provenance.about_run`; {} of a folder without it.
-        scores: rows as of `TrackingLogger.log_rows`, by the task after which they were measured.
+        tested: the tasks after which there are scores.
+        scores: see `TakesScores`.
 
     Raises:
         InputError: metrics.csv is damaged.
@@ -62,12 +63,8 @@ def replay(
     tell_about(tracker, about)
     rows = read_metrics(folder / "metrics.csv")
     tracker.catch_up([(step, name, value) for step, _, name, value in rows], clock.times(len(rows)))
-    names = about.get("tasks") or {}
-    found = sorted({row.on_task for each in scores.values() for row in each if row.on_task is not None})
-    tasks = [Task(task, names[task] if task < len(names) else str(task), (), 0, 0) for task in found]
-    ends = _ends(rows, list(scores))
-    for after, each in scores.items():
-        tracker.log_rows(each, tasks, after, clock.ended)
+    tracker.log_scores(scores)
+    ends = _ends(rows, tested)
     for key, file, step in _pictures(folder, rows, ends):
         tracker.log_picture(key, file, step)
     for name in TEXTS:

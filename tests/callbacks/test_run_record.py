@@ -26,6 +26,7 @@ from lit_gen.evaluation.board import Row
 from lit_gen.tracking import mlflow
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
+from lit_gen.tracking.names import shown_name
 from lit_gen.tracking.provenance import PhaseTimes, describe_data, git_commit
 
 CONFIG = {"seed": 3, "logger": {"tracking_uri": "http://u:secret@host"}, "model": {"lr": 1e-2}}
@@ -263,15 +264,11 @@ def test_mlflow_has_everything_and_a_resume_goes_on_in_the_same_run(tmp_path, no
     assert {"config.yaml", "scores.csv", "summary.json", "checkpoints", "images"} <= files
     text = Path(client.download_artifacts(run_id, "config.yaml", str(tmp_path))).read_text()
     assert text == "uri: http://host\n"
-    children = client.search_runs(
-        [entry.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'", order_by=["tags.task"]
-    )
-    assert [(c.info.run_name, c.info.status) for c in children] == [
-        ("task-0", "FINISHED"),
-        ("task-1", "FINISHED"),
-    ]
-    curve = client.get_metric_history(children[0].info.run_id, "fid/lenet")
-    assert [(m.step, m.value) for m in curve] == [(0, 1 / 3), (1, 10 + 1 / 3)]
+    scores = [entry.data.metrics[name] for name in ("fid/task0", "fid/task1")]
+    assert scores == pytest.approx([10 + 1 / 3, 11 + 1 / 3])
+    assert entry.data.tags["mlflow.user"] and "**fid** (lenet)" in entry.data.tags["mlflow.note.content"]
+    (found,) = client.search_runs([entry.info.experiment_id], 'metrics."fid/mean" > 10')
+    assert found.info.run_id == run_id
 
 
 @pytest.mark.parametrize("lost_from", [1000, 22], ids=["all had arrived", "some was under way"])
@@ -296,7 +293,8 @@ def test_after_a_kill_mlflow_has_every_value_once(
     found = [(m.key, m.step, m.value) for n in names for m in client.get_metric_history(logger.run_id, n)]
     assert len({point[:2] for point in found}) == len(found)
     rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
-    assert {point for point in found if point[0] != "epoch"} == {(n, int(s), float(v)) for s, _, n, v in rows}
+    told = {(shown_name(name, None), int(step), float(value)) for step, _, name, value in rows}
+    assert set(found) == {point for point in told if point[0]}
 
 
 def test_other_images_have_another_digest():

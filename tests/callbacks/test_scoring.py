@@ -23,6 +23,7 @@ from lit_gen.evaluation.judges.posterior import PosteriorCollapse
 from lit_gen.evaluation.judges.quality import SampleQuality
 from lit_gen.evaluation.judges.task_accuracy import TaskAccuracy
 from lit_gen.evaluation.judges.terms import TermMeans
+from lit_gen.evaluation.note import in_tags
 from lit_gen.evaluation.reports import ModeCollapse
 from lit_gen.metrics.frechet import FrechetDistance
 from lit_gen.metrics.kernel import InceptionScore
@@ -66,8 +67,8 @@ class Loggers(MetricsFile):
         super().__init__(folder)
         self.given, self.pictures = [], []
 
-    def log_rows(self, rows, tasks, step):
-        self.given.append((len(rows), len(tasks), step))
+    def log_scores(self, tags):
+        self.given.append(tags)
 
     def log_image(self, key, image, step):
         self.pictures.append(key)
@@ -94,7 +95,7 @@ def test_a_run_leaves_its_rows_in_files_loggers_and_state(tmp_path):
     ]
     assert Image.open(tmp_path / "matrix.png").size[0] > 300
     assert "fid" in (tmp_path / "paper.txt").read_text() and (tmp_path / "kept-1.txt").exists()
-    assert logger.given == [(6, 2, 0), (9, 2, 1)] and logger.pictures == ["kept", "matrix"] * 2
+    assert logger.given[-1] == in_tags(scoring.board) and logger.pictures == ["kept", "matrix"] * 2
     logger.flush()
     logged = {line.split(",")[2] for line in logger.path.read_text().splitlines()}
     names = {

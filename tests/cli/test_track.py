@@ -60,7 +60,7 @@ def kept(database, experiment):
             {n: [(m.step, m.value) for m in points] for n, points in curves.items()},
             sorted(f.path.split("+timestamp")[0] for f in mlflow.list_artifacts(run.info.run_id, "images")),
             len(run.inputs.dataset_inputs),
-            run.data.tags.get("task_name"),
+            run.data.tags.get("mlflow.note.content", ""),
         )
     return found
 
@@ -70,13 +70,11 @@ def test_a_run_is_brought_whole_and_once(folder, database, capsys):
     assert main(words) == 0
     assert "FINISHED, in MLflow" in capsys.readouterr().out
     found = kept(database, "tracked")
-    third = 1 / 3
-    assert found["task-0"][0::2] == ("FINISHED", {"fid/lenet": [(0, third), (1, 1 + third)]}, 0)
-    assert found["task-1"][2:] == ({"fid/lenet": [(1, 2 + third)]}, [], 0, "2-3")
-    status, params, curves, images, data, _ = found["a run"]
+    status, params, curves, images, data, note = found["a run"]
+    assert "| after 1 | 1.33 | 2.33 |" in note and "![samples](" in note and str(folder) in note
     assert (status, data, params["model.lr"]) == ("FINISHED", 1, "0.1")
     assert curves["train/loss"] == [(0, 1.0), (1, 0.5), (3, 0.25), (4, 0.2)]
-    assert curves["test/fid"] == [(2, 2.0), (5, 3.0)]
+    assert curves["fid/all"] == [(2, 2.0), (5, 3.0)]
     steps = ["latent_map+step+2", "latent_map+step+5", "samples+step+2", "samples+step+5"]
     assert images == sorted([f"images/{each}" for each in steps] * 2)  # each, and a small one of it
     run_id = json.loads((folder / "run.json").read_text())["mlflow_run_id"]
@@ -101,7 +99,7 @@ def test_what_was_told_in_part_is_completed_at_its_own_address(folder, database)
     status, params, curves, *_ = kept(database, "in part")["a run"]
     assert (status, params["seed"]) == ("KILLED", "3")
     assert sorted(curves["train/loss"]) == [(0, 1.0), (1, 0.5), (3, 0.25), (4, 0.2)]
-    assert curves["test/fid"] == [(2, 2.0), (5, 3.0)]
+    assert curves["fid/all"] == [(2, 2.0), (5, 3.0)]
 
 
 def test_what_cannot_be_is_refused(folder, tmp_path, capsys, monkeypatch):

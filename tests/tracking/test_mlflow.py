@@ -1,7 +1,6 @@
 """MLflow: one run, continued on resume, whole parameters, no secrets."""
 
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -10,17 +9,15 @@ import pytest
 import torch
 from mlflow_toys import client
 
-from lit_gen.core.types import Task
-from lit_gen.evaluation.board import Row
+from lit_gen.evaluation.board import Board, Row
+from lit_gen.evaluation.note import in_tags
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.mlflow import TrackingLogger
 from lit_gen.tracking.mlflow_run import flat_params
-from lit_gen.tracking.pictures import TakesImages, TakesRows
+from lit_gen.tracking.names import shown_name
+from lit_gen.tracking.pictures import TakesImages, TakesScores
 
 pytestmark = pytest.mark.usefixtures("no_mlflow_settings")
-
-
-TASKS = [Task(0, "0-1", (5, 5), 0, 10), Task(1, "2-3", (5, 5), 10, 10)]
 
 
 def row(task, value, metric="fid", extractor="lenet", split="test"):
@@ -79,8 +76,7 @@ def test_a_run_is_kept_whole(tmp_path, database):
     logger.log_image("samples", torch.zeros(10, 12, 1, dtype=torch.uint8), 3)
     logger.log_image("colours", torch.zeros(10, 12, 3, dtype=torch.uint8), 3)
     logger.log_dataset("digits", "d1g35t", "training", {"num_images": 100})
-    logger.log_rows([row(0, 2.0), row(None, 9.0), row(0, 8.0, split="val"), row(0, 1.5, "nll", "")], TASKS, 0)
-    logger.log_rows([row(0, 3.0), row(1, math.nan)], TASKS, 1)
+    logger.log_scores({"extractor": "lenet ab12", "scores": "| a |"})
     logger.finalize("success")
     logger.finish("FINISHED")
     assert not logger.is_behind
@@ -102,18 +98,16 @@ def test_a_run_is_kept_whole(tmp_path, database):
     assert Path(config).read_text() == "uri: http://host/x\n"
     names = [entry.path for entry in mlflow.list_artifacts(logger.run_id, "images")]
     assert any("samples" in n and "+step+3+" in n and n.endswith(".png") for n in names)
-    (child,) = mlflow.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{logger.run_id}'")
-    assert child.info.status == "FINISHED" and child.data.tags["task_name"] == "0-1"
-    points = mlflow.get_metric_history(child.info.run_id, "fid/lenet")
-    assert [(m.step, m.value) for m in points] == [(0, 2.0), (1, 3.0)]
-    assert child.data.metrics == {"fid/lenet": 3.0, "nll": 1.5}
-    assert isinstance(logger, TakesImages) and isinstance(logger, TakesRows)
+    assert run.data.tags["extractor"] == "lenet ab12" and run.data.tags["mlflow.user"]
+    note = run.data.tags["mlflow.note.content"]
+    assert note == f"| a |\n\nRun folder: `{tmp_path / 'run-a'}`"
+    assert isinstance(logger, TakesImages) and isinstance(logger, TakesScores)
 
 
 def test_a_resume_continues_the_run_and_changed_parameters_become_tags(tmp_path, database):
     first = TrackingLogger(tmp_path / "run", database)
     first.log_hyperparams({"lr": 1, "same": "s"})
-    first.log_rows([row(1, 1.0)], TASKS, 1)
+    first.set_tags({"mlflow.source.name": "lit-gen train password=abc"})
     first.finish("KILLED")
     assert client(database).get_run(first.run_id).info.status == "KILLED"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"] == first.run_id
@@ -122,15 +116,63 @@ def test_a_resume_continues_the_run_and_changed_parameters_become_tags(tmp_path,
     assert second.run_id == first.run_id
     assert client(database).get_run(first.run_id).info.status == "RUNNING"
     second.log_hyperparams({"lr": 2, "same": "s", "new": 3})
-    second.log_rows([row(1, 2.0)], TASKS, 2)
+    second.set_tags({"mlflow.source.name": "lit-gen train resume=run"})
     second.finish("FINISHED")
     run = client(database).get_run(first.run_id)
     assert run.data.params == {"lr": "1", "same": "s", "new": "3"}
     assert run.data.tags["changed.lr"] == "2" and "changed.same" not in run.data.tags
-    children = client(database).search_runs(
-        [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{first.run_id}'"
-    )
-    assert [child.info.status for child in children] == ["FINISHED"]
+    assert run.data.tags["mlflow.source.name"] == "lit-gen train password=***"
+
+
+NAMES = {
+    "train/loss": "train/loss",
+    "val/loss": "val/loss",
+    "val/fid/lenet": "val/fid",
+    "val/fid/lenet/task0": None,
+    "test/loss": "test/loss",
+    "test/loss/task0": None,
+    "test/fid/lenet/task1": "fid/task1",
+    "test/fid/inception/task1": "fid-inception/task1",
+    "test/fid/lenet": "fid/all",
+    "test/mean/fid/lenet": "fid/mean",
+    "test/forgetting/recall/lenet": "recall/forgetting",
+    "test/backward_transfer/fid/lenet": None,
+    "test/floor/fid/lenet/task0": None,
+    "test/local/fid/lenet/task0": None,
+    "test/kid/lenet": "test/kid",
+    "test/accuracy": "accuracy/all",
+    "epoch": None,
+    "system/cpu": "system/cpu",
+}
+
+
+def test_metrics_make_few_groups_and_a_run_of_an_older_version_keeps_its_names(tmp_path, database):
+    assert {name: shown_name(name, "lenet") for name in NAMES} == NAMES
+    logger = TrackingLogger(tmp_path / "new", database)
+    logger.log_hyperparams({"extractor": {"name": "lenet"}})
+    logger.log_metrics(dict.fromkeys(NAMES, 1.0), 3)
+    old = TrackingLogger(tmp_path / "old", database)
+    client(database).log_metric(old.run_id, "test/fid/lenet/task0", 1.0, step=3)
+    for each in (logger, old):
+        each.finish("KILLED")
+    resumed = TrackingLogger(tmp_path / "old", database)
+    resumed.catch_up([(3, "test/fid/lenet/task0", 1.0), (7, "test/fid/lenet/task0", 2.0)])
+    resumed.finish("FINISHED")
+    assert set(client(database).get_run(logger.run_id).data.metrics) == set(NAMES.values()) - {None}
+    assert client(database).get_run(old.run_id).data.metrics == {"test/fid/lenet/task0": 2.0}
+
+
+def test_a_note_fits_into_a_tag_for_any_number_of_tasks():
+    for num_tasks in (2, 30, 200):
+        board = Board()
+        for after in range(num_tasks):
+            rows = [row(task, 100.0 + task) for task in range(after + 1)]
+            floors = [each._replace(metric="floor_fid", value=5.5) for each in rows]
+            board.put(after, rows + floors, num_tasks, {"fid": "lower"})
+        tags = in_tags(board)
+        assert 100 < len(tags["scores"]) < 4000 and f"mean {99.5 + num_tasks / 2:.0f}" in tags["scores"]
+        assert tags["extractor"] == "lenet ab12"
+    assert in_tags(board.until(1))["floor.fid.lenet"].startswith("5.50, 5.50, ")
 
 
 def test_a_run_that_was_deleted_is_begun_anew(tmp_path, database):
