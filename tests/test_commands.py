@@ -19,10 +19,12 @@ from lit_gen.__main__ import main
 from lit_gen.cli import (
     CONF,
     analyse,
+    check,
     choices,
     compare,
     evaluate,
     group_names,
+    plan,
     sample,
     track,
     train,
@@ -166,9 +168,12 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
             "analyse": analyse,
             "compare": compare,
             "track": track,
+            "plan": plan,
+            "check": check,
         }
         words = [word.replace("out=horses", "out=new").replace("out=zebras", "out=new") for word in words]
         monkeypatch.setattr(Composed, "build", lambda *_, **__: reached())
+        monkeypatch.setattr(check, "judged", lambda *_: reached())
         with pytest.raises(Reached):
             run[verb].run(words)
 

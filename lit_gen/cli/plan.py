@@ -31,12 +31,12 @@ from lit_gen.core.types import Diverged, InputError, Positive, Task
 from lit_gen.evaluation.tables import as_text
 from lit_gen.tracking.provenance import device_name, package_versions
 
-HELP = """lit-gen plan [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [seconds=5] [devices=1,2,4] [out=plan.json]
+HELP = """lit-gen plan [experiment=NAME] [GROUP=NAME ...] [KEY=VALUE ...] [seconds=5] [devices=1,2] [out=FILE]
 
 What a run will take, from a short trial: stages, steps, images, time, memory, disk, values for the tracker.
 
-Takes what lit-gen train takes. Every phase of every task is begun and trained for a moment in a folder that is
-removed again, and models are scored with a few of their images; neither runs/ nor MLflow sees anything of it.
+Takes what lit-gen train takes. Every phase of every task is begun and trained for a moment in a folder that
+is removed again, and models are scored with few images; neither runs/ nor MLflow sees anything of it.
 
   seconds    the most that each kind of phase is trained, all tasks together; more is more exact. What a phase
              does before its first step, such as drawing a pool of old images, is done whole
@@ -317,7 +317,7 @@ def _as_text(plan: Mapping[str, Any], devices: Sequence[int]) -> str:
         [
             as_text(table),
             "",
-            f"in all    {plan['steps']:,} steps, {plan['images']:,} images of the data (replayed ones come on top)",
+            f"in all    {plan['steps']:,} steps, {plan['images']:,} images; replayed ones come on top",
             f"time      {duration(plan['seconds'])}, on {world} x {plan['device']}",
             f"devices   {times} ({said}; as many are needed)",
             f"memory    {memory}",

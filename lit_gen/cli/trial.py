@@ -1,5 +1,8 @@
-"""A run in small, to tell what the whole one takes: every phase of every task is begun, timed for a moment and
-ended; of the images that are scored only some are drawn, what is computed from them is computed in full."""
+"""A run in small, to tell what the whole one takes.
+
+Every phase of every task is begun, timed for a moment and ended. Of the images that are scored only some are
+drawn; what is computed from them is computed in full.
+"""
 
 from __future__ import annotations
 
@@ -75,13 +78,13 @@ class TriedPhase:
 
 @dataclass
 class TriedScores:
-    """What was seen of the scores after one stage: seconds, values logged, bytes of pictures; by judge too."""
+    """What was seen of the scores after one stage: seconds, values logged, bytes of pictures."""
 
     seconds: float
     points: int
     num_bytes: int
     checkpoint_seconds: float = 0.0
-    parts: dict[str, tuple[float, int]] = field(default_factory=dict)
+    parts: dict[str, tuple[float, int]] = field(default_factory=dict)  # seconds, values; by judge
 
 
 class Points(Logger):
