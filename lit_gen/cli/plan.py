@@ -27,7 +27,7 @@ from lit_gen.cli.trial import Points, Trial, TriedPhase
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.files import writable_file, write_json
 from lit_gen.core.stages import fit_stages
-from lit_gen.core.types import Diverged, InputError, Positive, Task
+from lit_gen.core.types import Diverged, InputError, Positive, StreamData, Task
 from lit_gen.evaluation.tables import as_text
 from lit_gen.tracking.provenance import device_name, package_versions
 
@@ -51,7 +51,6 @@ Examples
 """
 
 _OWN = {"seconds": Annotated[float, Gt(0)], "devices": list[Positive], "out": Path}
-_UNUSED = ("resume", "trainer.fast_dev_run")
 
 
 class Line(NamedTuple):
@@ -75,7 +74,7 @@ class Line(NamedTuple):
 def run(words: list[str]) -> int:
     imported = time.process_time()
     own, others = own_words(words, _OWN)
-    if refused := [word for word in others if key_of(word) in _UNUSED]:
+    if refused := [word for word in others if key_of(word) == "resume"]:
         raise InputError(f"{refused[0]}: lit-gen plan looks at a whole run from its beginning; leave it out")
     if (out := own.get("out")) is not None:
         writable_file("out", out)
@@ -96,6 +95,8 @@ def _plan(
     start = time.perf_counter()
     composed = compose("train", words)
     config = composed.config
+    if config["trainer"].get("fast_dev_run"):
+        raise InputError("trainer.fast_dev_run: such a run takes a moment; leave it out to plan a whole one")
     config["logger"], config["trainer"] = None, config["trainer"] | {"max_time": None}
     folder = new_folder(str(place / "run"), composed.choices, config["seed"])
     at_the_end.callback(folder.lock.release)
@@ -164,7 +165,6 @@ def _lines(parts: Parts, trial: Trial, config: Mapping[str, Any]) -> list[Line]:
         points += phase.per_window * _windows(length, batches, trainer.log_every_n_steps)
         alone, shared = _seconds(phase, length)
         shared += validations * float(np.mean(phase.validated or [0.0]))
-        share = _share_of_validation(parts.data) if validations else 0.0
         looks_at = {name: every for name, every in trial.looks.items() if every and scores}
         for name, every in looks_at.items():
             looks = (epochs + length.epochs) // every - epochs // every
@@ -172,8 +172,11 @@ def _lines(parts: Parts, trial: Trial, config: Mapping[str, Any]) -> list[Line]:
             time_each, values = (
                 at(phase.stage, [each.parts.get(name, (0.0, 0))[part] for each in scores]) for part in (0, 1)
             )
-            shared += looks * time_each * (share if is_judge else 1.0)
-            points += looks * round(values) * (is_judge and validations > 0)
+            if is_judge:
+                looks *= validations > 0
+                points += looks * round(values)
+                time_each *= _share_of_validation(parts.data, trial.most[name])
+            shared += looks * time_each
         if scores and length.epochs:
             saves = (alone + shared) // max(kept, (alone + shared) / length.epochs) - 1
             alone += max(0.0, saves) * scores[0].checkpoint_seconds
@@ -279,11 +282,13 @@ def _validations(phase: TriedPhase, length: Length, epochs: int, batches: int, e
     return sum(max(1, part // often) for number, part in parts if number % every == 0)
 
 
-def _share_of_validation(data: Any) -> float:
-    """Images that judges look at in a validation, for each in a test."""
-    tasks = range(len(data.tasks))
-    val, test = (len(data.dataset(split, tasks)) for split in ("val", "test"))
-    return min(1.0, val / test) if test else 0.0
+def _share_of_validation(data: StreamData, most: Mapping[str, int]) -> float:
+    """Images that a judge looks at in a validation, for each in a test."""
+    val, test = (
+        sum(min(len(data.dataset(split, [task.index])), most.get(split, sys.maxsize)) for task in data.tasks)
+        for split in ("val", "test")
+    )
+    return val / test if test else 0.0
 
 
 def _as_text(plan: Mapping[str, Any], devices: Sequence[int]) -> str:

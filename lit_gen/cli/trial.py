@@ -160,6 +160,7 @@ class Trial(Callback):
         self.phases: list[TriedPhase] = []
         self.scores: dict[int, TriedScores] = {}
         self.looks: dict[str, int] = {}  # what is done in training too, and every how many epochs
+        self.most: dict[str, dict[str, int]] = {}  # images of each task that judges look at, by split
         self._watched: list[tuple[str, Any, str]] = []
         self._validation = self._since = 0.0
         self.validates_every: int | None = None  # epochs
@@ -180,6 +181,7 @@ class Trial(Callback):
                 self._watched.append((type(callback).__name__, callback, "draw"))
         for name, thing, _ in self._watched:
             self.looks[name], thing.every_n_epochs = thing.every_n_epochs, 0
+            self.most[name] = getattr(thing, "num_samples", {})
         trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
         trainer.limit_predict_batches = _PASS
         self.validates_every = trainer.check_val_every_n_epoch

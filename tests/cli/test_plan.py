@@ -94,6 +94,7 @@ def test_what_stands_in_owes_the_time_of_what_it_does_not_do():
     ("word", "said"),
     [
         ("resume=runs/a", "resume=runs/a: lit-gen plan looks at a whole run"),
+        ("trainer.fast_dev_run=true", "such a run takes a moment"),
         ("devices=0", "devices=0: "),
         ("seconds=0", "seconds=0: "),
         ("out=nowhere/plan.json", "the folder nowhere does not exist"),
