@@ -158,7 +158,7 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
     elif verb == "train":
         own, others = own_words(words, {"resume": str, "output_dir": str})
         train.refuse_changes(others) if "resume" in own else ask(others)
-    elif "what=" in words[0]:
+    elif words and "what=" in words[0]:
         assert main([verb, *words]) == 0
     else:
         run = {
