@@ -11,8 +11,9 @@ from processes import together
 
 from lit_gen.__main__ import main
 from lit_gen.cli import check, collectives
-from lit_gen.cli.check import Ground, Skipped, _differing
+from lit_gen.cli.check import _differing
 from lit_gen.cli.config import compose
+from lit_gen.cli.ground import Ground, Skipped
 
 GOOD = {"world": 2, "device": "cpu", "wrong": [], "megabytes_per_second": 100.0}
 
