@@ -19,10 +19,12 @@ from lit_gen.__main__ import main
 from lit_gen.cli import (
     CONF,
     analyse,
+    check,
     choices,
     compare,
     evaluate,
     group_names,
+    plan,
     sample,
     scores,
     stats,
@@ -159,7 +161,7 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
     elif verb == "train":
         own, others = own_words(words, {"resume": str, "output_dir": str})
         train.refuse_changes(others) if "resume" in own else ask(others)
-    elif "what=" in words[0]:
+    elif words and "what=" in words[0]:
         assert main([verb, *words]) == 0
     else:
         run = {
@@ -170,9 +172,12 @@ def test_a_command_that_people_are_shown_is_one(command, dry, monkeypatch):
             "compare": compare,
             "track": track,
             "stats": stats,
+            "plan": plan,
+            "check": check,
         }
         words = [word.replace("out=horses", "out=new").replace("out=zebras", "out=new") for word in words]
         monkeypatch.setattr(Composed, "build", lambda *_, **__: reached())
+        monkeypatch.setattr(check, "judged", lambda *_: reached())
         with pytest.raises(Reached):
             run[verb].run(words)
 

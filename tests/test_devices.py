@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-from pathlib import Path
 
 import pytest
 import torch
-from processes import start, together
-from toys import make_data, make_trainer
+from processes import together
 from torch import nn
+from toys import make_data, make_trainer
 
-from lit_gen.__main__ import main
 from lit_gen.core.module import LitModel
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import ImageSpec, InputError

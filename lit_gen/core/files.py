@@ -136,6 +136,23 @@ def writable_folder(key: str, folder: Path) -> Path:
     return folder
 
 
+def writable_file(key: str, file: Path) -> Path:
+    """A file that can be written, in a folder that is there.
+
+    Args:
+        key: that the user gave it with, for the message.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not file.parent.is_dir():
+        raise InputError(f"{key}={file}: the folder {file.parent} does not exist; make it first")
+    if file.is_dir():
+        raise InputError(f"{key}={file}: is a folder; give the name of a file in it")
+    writable_folder(key, file.parent)
+    return file
+
+
 def new_or_empty(
     key: str, folder: Path, own: Callable[[Path], bool] = lambda path: False, way_out: str = ""
 ) -> None:
