@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -286,7 +287,7 @@ def server(tmp_path, database):
 
 
 @pytest.mark.slow
-def test_a_real_server_keeps_the_run_and_may_die_midway(tmp_path, server, caplog, monkeypatch):
+def test_a_real_server_keeps_runs_told_at_once_and_may_die_midway(tmp_path, server, caplog, monkeypatch):
     url, kill = server
     # A test machine may be busy; what is measured is what happens when the server is gone.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
@@ -305,6 +306,20 @@ def test_a_real_server_keeps_the_run_and_may_die_midway(tmp_path, server, caplog
     assert [f.path for f in client(url).list_artifacts(run.info.run_id, "checkpoints")] == [
         "checkpoints/last.ckpt"
     ]
+
+    def tell(number):
+        one = TrackingLogger(tmp_path / f"run-{number}", url, experiment_name="served")
+        for after in range(20):
+            one.log_metrics({f"m{m}/task{k}": m + k for m in range(10) for k in range(after + 1)}, after)
+        one.finish("FINISHED")
+        return one.run_id, one.is_behind
+
+    with ThreadPoolExecutor(4) as at_once:
+        for run, is_behind in at_once.map(tell, range(4)):
+            found = client(url).get_run(run).data.metrics
+            assert found == {f"m{m}/task{k}": m + k for m in range(10) for k in range(20)} and not is_behind
+            steps = [value.step for value in client(url).get_metric_history(run, "m3/task5")]
+            assert sorted(steps) == list(range(5, 20))
 
     resumed = TrackingLogger(tmp_path / "run", url, experiment_name="served")
     assert resumed.run_id == logger.run_id
