@@ -170,7 +170,7 @@ def test_a_note_fits_into_a_tag_for_any_number_of_tasks():
             floors = [each._replace(metric="floor_fid", value=5.5) for each in rows]
             board.put(after, rows + floors, num_tasks, {"fid": "lower"})
         tags = in_tags(board)
-        assert 100 < len(tags["scores"]) < 4000 and f"mean {99.5 + num_tasks / 2:.0f}" in tags["scores"]
+        assert len(tags["scores"]) < 4000 and f"mean {99.5 + num_tasks / 2:.0f}" in tags["scores"]
         assert tags["extractor"] == "lenet ab12"
     assert in_tags(board.until(1))["floor.fid.lenet"].startswith("5.50, 5.50, ")
 
