@@ -26,6 +26,8 @@ from callbacks.task_switch import TaskSwitch
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import Course
 from lit_gen.core.types import Task
+from lit_gen.evaluation.board import FLOOR, LOCAL, Row
+from lit_gen.tracking.names import shown_name
 
 _FEWEST = 2  # batches of a phase that are trained, where it has as many
 _SLOW = ("sample", "sample_local", "log_likelihood")  # what judges ask of a model, image by image
@@ -95,24 +97,18 @@ class Points(Logger):
     def __init__(self) -> None:
         super().__init__()
         self.by_name: dict[str, int] = {}
-        self.of_tasks = 0
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         for name in metrics:
-            if name != "epoch":
+            if shown_name(name, None) is not None:
                 self.by_name[name] = self.by_name.get(name, 0) + 1
-
-    def log_rows(self, rows: Any, tasks: Any, step: int) -> None:
-        """Scores of single tasks, which go into runs of their own."""
-        self.of_tasks += sum(row.split == "test" and row.on_task is not None for row in rows)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """No values."""
 
-    def taken(self) -> tuple[dict[str, int], int]:
+    def taken(self) -> dict[str, int]:
         """What has come since the last time."""
-        taken = self.by_name, self.of_tasks
-        self.by_name, self.of_tasks = {}, 0
+        taken, self.by_name = self.by_name, {}
         return taken
 
 
@@ -245,7 +241,7 @@ class Trial(Callback):
         self.phases[-1].epochs.append(epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LitModel) -> None:
-        phase, (logged, _) = self.phases[-1], self.points.taken()
+        phase, logged = self.phases[-1], self.points.taken()
         phase.per_window = sum(not name.startswith("val/") for name in logged)
         phase.per_validation = sum(name.startswith("val/") for name in logged)
 
@@ -286,10 +282,9 @@ class Trial(Callback):
         with self._stand_ins(module) as stand_ins, self._timed(stand_ins) as parts:
             trainer.test(module, datamodule=data, verbose=False)
         self._wait()
-        logged, of_tasks = self.points.taken()
         found = TriedScores(
             time.perf_counter() - start + sum(each.owed for each in stand_ins),
-            sum(logged.values()) + of_tasks,
+            sum(self.points.taken().values()),
             _bytes_of_pictures(folder) - before,
             parts=parts,
         )
@@ -330,7 +325,7 @@ class Trial(Callback):
                 answer = work(*args, **options)
                 self._wait()
                 owed = sum(each.owed for each in stand_ins) - owed
-                parts[name] = (time.perf_counter() - start + owed, len(answer or ()))
+                parts[name] = (time.perf_counter() - start + owed, sum(map(_is_sent, answer or ())))
                 return answer
 
             return timed
@@ -342,6 +337,11 @@ class Trial(Callback):
         finally:
             for _, thing, method in self._watched:
                 vars(thing).pop(method, None)
+
+
+def _is_sent(row: Any) -> bool:
+    """Whether a tracker is told of it in validation, if it is a score."""
+    return isinstance(row, Row) and row.on_task is None and not row.metric.startswith((FLOOR, LOCAL))
 
 
 def _bytes_of_pictures(folder: Path) -> int:

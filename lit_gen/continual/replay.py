@@ -118,7 +118,7 @@ class GenerativeReplay(LitGenerator):
         count = int(batch.size * min(seen, self.max_tasks) * self.share)
         if count == 0:
             return batch
-        replayed = self._drawn(seen, count) if self.replay == "per_batch" else self._dealt(seen, count)
+        replayed = self._drawn(seen, count) if self.replay == "per_batch" else self._from_pool(seen, count)
         return Batch(*(torch.cat(pair) for pair in zip(batch, replayed, strict=True)))
 
     def _drawn(self, seen: int, count: int) -> Batch:
@@ -139,7 +139,7 @@ class GenerativeReplay(LitGenerator):
             return self.teacher.net.sample(count, **conditions)
         return self.replay_sampler(self.teacher.net, count, **conditions)
 
-    def _dealt(self, seen: int, count: int) -> Batch:
+    def _from_pool(self, seen: int, count: int) -> Batch:
         """The pool's next images, of the task's first pool or a later one by the epoch."""
         number = 0
         if self.refresh_every:

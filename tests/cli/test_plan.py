@@ -13,6 +13,7 @@ from lit_gen.__main__ import main
 from lit_gen.cli.plan import Length, Line, _seconds, _windows
 from lit_gen.cli.trial import Epoch, StandIn, TriedPhase
 from lit_gen.core.progress import Course
+from lit_gen.tracking.names import shown_name
 
 SLOW = [*TINY, "trainer.log_every_n_steps=4", "trainer.check_val_every_n_epoch=2"]
 SLOW += ["judges.quality.every_n_epochs=2", "callbacks.grid.every_n_epochs=2", "judges.quality.floor=true"]
@@ -25,14 +26,12 @@ def test_steps_images_and_logged_values_are_those_of_the_run(tmp_path, monkeypat
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
     assert main(["train", *SLOW, "output_dir=run"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    metrics = len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1
-    scores = list(csv.DictReader((tmp_path / "run" / "scores.csv").open()))
+    metrics = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     trained = [line for line in plan["lines"] if line["steps"]]
     assert [line["images"] for line in trained] == [phase["images"] for phase in summary["phases"]]
     assert [line["phase"] for line in trained] == [phase["phase"] for phase in summary["phases"]]
     assert plan["steps"] == summary["batches"]
-    # Those of single tasks have a run of their own in MLflow.
-    assert plan["points"] == metrics + sum(row["on_task"] != "all" for row in scores)
+    assert plan["points"] == sum(shown_name(row["metric"], None) is not None for row in metrics)
     size = (tmp_path / "run" / "checkpoints" / "last.ckpt").stat().st_size
     assert plan["checkpoint_bytes"] == pytest.approx(size, rel=0.1)
     assert "devices   1: " in said and ", 3: " in said

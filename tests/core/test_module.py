@@ -96,7 +96,7 @@ def test_listeners_are_told_which_turns_stepped(accumulate, by_hand):
     fit_stages(make_trainer(look, accumulate_grad_batches=accumulate), model, make_data(num_tasks=2))
     expected = ["abab", "aa", "abab", "aa", "abab"] if by_hand else ["a", "a", "a", "a", "a"]
     if accumulate == 2:
-        expected = ["", "a", "", "a", "a"]
+        expected = ["", "a", "", "a", "", "a"]  # the last image alone is in both
     assert look.seen == expected * 2
 
 

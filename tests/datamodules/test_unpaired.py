@@ -90,7 +90,8 @@ def test_processes_deal_the_same_order_round_robin(world, sizes):
     assert {len(share) for share in shares} == {len(ShuffledPairs(sizes, 4, 7, world, 0))}
     together = np.stack([np.concatenate(share) for share in shares], 1).reshape(-1, 2)
     alone = np.concatenate(list(ShuffledPairs(sizes, 4, 7)))
-    assert np.array_equal(together[: len(alone)], alone) and len(together) - len(alone) < world
+    assert np.array_equal(together[: len(alone)], alone)
+    assert len(together) - len(alone) < 2 * world  # two images in the last batch of each
     longer = int(sizes[1] > sizes[0])
     assert set(together[:, longer]) == set(range(max(sizes)))
 
