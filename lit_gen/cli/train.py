@@ -28,7 +28,7 @@ from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import disk_failure, remove_unfinished, write_text
-from lit_gen.core.lightning_internals import without_gpu_checks, without_own_signals
+from lit_gen.core.lightning_internals import lost_processes, without_gpu_checks, without_own_signals
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
@@ -251,6 +251,9 @@ def _train(
             raise SystemExit(1) from None
         if said := disk_failure(error):
             log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
+            raise SystemExit(1) from None
+        if gone := lost_processes(trainer):
+            log.error("%s. Go on with: lit-gen train resume=%s", "; ".join(gone), folder.path)
             raise SystemExit(1) from None
         raise
     stop.is_late = True
