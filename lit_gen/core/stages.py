@@ -161,11 +161,12 @@ def _share_batches(trainer: Trainer, module: LitModel, datamodule: StreamData) -
     if whole is None:
         return
     world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    before = datamodule.batch_size
     datamodule.share_batches(world, accumulated)
     for part in module.modules():
         if isinstance(part, LitModel):
             part.use_batches_of(datamodule.batch_size)
-    if world * accumulated > 1 and trainer.is_global_zero:
+    if datamodule.batch_size != before and trainer.is_global_zero:
         log.info(
             "data.global_batch_size=%d: %d images in a batch, processes: %d, accumulated batches: %d",
             whole, datamodule.batch_size, world, accumulated,

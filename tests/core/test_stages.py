@@ -82,11 +82,7 @@ class TwoPhases(ToyGenerator):
         ({"max_steps": 8, "max_epochs": -1}, None, 8),
         ({"max_steps": 8, "max_epochs": 1}, None, 5),
         ({"max_steps": 8, "max_epochs": -1}, 1, 5),
-        (
-            {"max_steps": 4, "max_epochs": -1, "accumulate_grad_batches": 2},
-            None,
-            8,
-        ),  # 2 + 2 + 2 smaller ones, 2
+        ({"max_steps": 4, "max_epochs": -1, "accumulate_grad_batches": 2}, None, 8),  # 2 + 2 + 2, 2
     ],
 )
 def test_the_trainers_steps_are_the_length_of_phases_that_have_none(settings, longest, batches):
