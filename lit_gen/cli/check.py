@@ -35,7 +35,7 @@ from lit_gen.tracking.provenance import git_commit, package_versions
 
 HELP = """lit-gen check [trainer=NAME] [trainer.KEY=VALUE ...] [logger=NAME] [logger.KEY=VALUE ...] [out=FILE]
 
-Whether this machine does what a long run needs of it: five minutes at most, before a job of a week.
+Whether this machine does what a long run needs of it, by minutes of short runs before a job of a week.
 
   processes     what they sum up, gather and hand on is right
   training      a small run on all of them comes to its end

@@ -86,7 +86,7 @@ class Ground:
     def start(self, module: str, *words: str) -> subprocess.Popen[str]:
         """A program in a group of processes of its own; what it starts is in there, too."""
         if time.monotonic() > self.end:
-            raise Skipped("the five minutes were over")
+            raise Skipped(f"the {LIMIT:.0f} seconds of its runs were over")
         # For CUDA to be deterministic, set before it begins.
         environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}
         for name in [name for name in environment if name.startswith("LIT_GEN_") and name != "LIT_GEN_DATA"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +148,7 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         InputError: something in the configuration or the files cannot be used.
     """
     config = composed.config
+    _refuse_other_number(config["trainer"])
     data = composed.build("data")
     data.prepare_data()
     data.setup("fit")
@@ -217,6 +218,18 @@ def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
         return [*before, *after, 0][0]
 
     return sorted(callbacks, key=place)
+
+
+def _refuse_other_number(trainer: Mapping[str, Any]) -> None:
+    """InputError where torchrun or srun has started more or fewer processes than the Trainer is to have."""
+    for name, launcher in (("LOCAL_WORLD_SIZE", "torchrun"), ("SLURM_STEP_TASKS_PER_NODE", "srun")):
+        started, devices = os.environ.get(name, ""), trainer["devices"]
+        wanted = len(devices) if isinstance(devices, list) else devices
+        if started.isdigit() and isinstance(wanted, int) and wanted > 0 and int(started) != wanted:
+            raise InputError(
+                f"trainer.devices={devices}: {launcher} has started {started} process(es) on this machine, "
+                f"one for each device; set trainer.devices={started}, or let {launcher} start {wanted}"
+            )
 
 
 def _train(
