@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
 from lit_gen.core.files import CannotWrite, write_json
 from lit_gen.core.module import LitModel
-from lit_gen.core.progress import batches_seen
+from lit_gen.core.progress import batches_seen, dealt
 from lit_gen.evaluation.board import Board
 from lit_gen.evaluation.note import in_tags
 from lit_gen.tracking.masking import without_secrets
@@ -119,7 +119,7 @@ class RunRecord(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._times.count(batch.size * trainer.world_size)
+        self._times.count(dealt(trainer, batch.size, batch_idx).images)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._times.stop()

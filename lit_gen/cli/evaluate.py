@@ -15,7 +15,7 @@ from lit_gen.cli.open_run import refuse_unused
 from lit_gen.cli.run_folder import rank
 from lit_gen.cli.scores import TOP, at_tasks, evaluate_checkpoint, evaluate_run
 from lit_gen.cli.words import own_words
-from lit_gen.core.files import writable_folder, write_json
+from lit_gen.core.files import writable_file, write_json
 from lit_gen.core.types import InputError
 from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.folders import compare_folders
@@ -74,12 +74,8 @@ _USED_BY_FOLDERS = (
 def run(words: list[str]) -> int:
     own, others = own_words(words, _OWN, others=(*group_names(), *TOP))
     out = own.get("out")
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"out={out}: the folder {out.parent} does not exist; make it first")
-    if out is not None and out.is_dir():
-        raise InputError(f"out={out}: is a folder; give the name of a file in it")
     if out is not None:
-        writable_folder("out", out.parent)
+        writable_file("out", out)
     of_images = {"real", "fake", "background", "features"} & set(own)
     place = at_tasks(own.get("ckpt", ""), own.get("follow", False))
     if place is not None and not of_images:

@@ -90,14 +90,14 @@ def describe_data(data: StreamData) -> tuple[DataPart, ...]:
 
 
 def about_run(data: StreamData, device: torch.device, world_size: int) -> dict[str, Any]:
-    """What start.json keeps for MLflow: {"tags": ..., "tasks": names, "data": parts}; plain."""
+    """What start.json keeps for MLflow: {"tags": ..., "data": parts}; plain."""
     tags = {f"version.{name}": number for name, number in package_versions().items()}
     tags |= {"device": device_name(device), "world_size": world_size}
     tags |= {"mlflow.source.name": command_line(), "mlflow.source.type": "LOCAL"}
     if (commit := git_commit()) is not None:
         tags |= {"git_commit": commit, "mlflow.source.git.commit": commit.split("-")[0]}
     parts = [part._asdict() for part in describe_data(data)]
-    return {"tags": tags, "tasks": [task.name for task in data.tasks], "data": parts}
+    return {"tags": tags, "data": parts}
 
 
 class PhaseTimes:

@@ -23,7 +23,7 @@ def folder(tmp_path):
     folder = tmp_path / "a run"
     folder.mkdir()
     (folder / "config.yaml").write_text("seed: 3\nlogger: null\nmodel: {lr: 0.1}\nchoices: {}\n")
-    about = {"tags": {"device": "cpu"}, "tasks": ["0-1", "2-3"]}
+    about = {"tags": {"device": "cpu"}}
     part = {"name": "digits", "digest": "d1g35t", "context": "training", "profile": {}}
     (folder / "start.json").write_text(json.dumps({"about": about | {"data": [part]}}))
     (folder / "log.txt").write_text("2026-01-02 03:04:05,678 INFO lit_gen: hello\n")
