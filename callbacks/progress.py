@@ -96,7 +96,7 @@ class StageProgress(ProgressBar):
             self._say(f"{place(trainer)}  scoring: drawing and comparing images")
 
     def on_test_end(self, trainer: Trainer, pl_module: LitModel) -> None:
-        self._say(f"{place(trainer)}  scored in {time.monotonic() - self._since:.1f} s")
+        self._say(f"{place(trainer)}  tested in {time.monotonic() - self._since:.1f} s")
         self._close()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LitModel) -> None:
@@ -148,13 +148,13 @@ class StageProgress(ProgressBar):
 
 
 def place(trainer: Trainer, module: LitModel | None = None) -> str:
-    """ "task 2/5 main": the current task and, given the module, its phase."""
+    """ "task 1 of 5 main": the current task and, given the module, its phase."""
     data = trainer.datamodule
     tasks = getattr(data, "tasks", ())
     words = [module.phase.name] if module is not None and module.phase is not None else []
     if len(tasks) > 1:
         joint = len(data.stages) == 1
-        words.insert(0, "all tasks" if joint else f"task {data.current_task + 1}/{len(tasks)}")
+        words.insert(0, "all tasks" if joint else f"task {data.current_task} of {len(tasks)}")
     return " ".join(words) or ("training" if module is not None else "model")
 
 

@@ -44,6 +44,7 @@ class Scoring(Callback):
         writes: whether files are written, and more than scores is logged.
         asks: whether judges are asked; else they are only checked, for `lit-gen evaluate ckpt=RUN@all`.
         loggers: told in place of the trainer's, of scores too; None: Lightning tells its own of these.
+        left_out: judges that are not asked, and why.
 
     Attributes:
         rows: of the latest pass, the same on every process.
@@ -58,9 +59,10 @@ class Scoring(Callback):
         writes: bool = True,
         asks: bool = True,
         loggers: Sequence[Logger] | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.judges, self.published, self.collapse = judges, published or {}, collapse
-        self.writes, self.asks, self.loggers = writes, asks, loggers
+        self.writes, self.asks, self.loggers, self.left_out = writes, asks, loggers, left_out or {}
         at_least(0, **{f"{name}.every_n_epochs": judge.every_n_epochs for name, judge in judges.items()})
         check_published(self.published)
         self.rows: list[Row] = []
@@ -87,6 +89,8 @@ class Scoring(Callback):
                 problems.append(below(f"judges.{name}", str(problem)))
         if problems:
             raise InputError("\n".join(problems))
+        for name, reason in self.left_out.items() if self._checked is None else ():
+            log.warning("%s: not scored. %s", name, reason)
         self._checked = module
 
     def setup(self, trainer: Trainer, pl_module: LitModel, stage: str) -> None:

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from lit_gen.cli import CONF, did_you_mean, help
+from lit_gen.cli import CONF, did_you_mean, help, mistyped_choice
 from lit_gen.cli.parent import bound_to_first_process
 from lit_gen.tracking.masking import without_secrets
 
@@ -35,11 +35,11 @@ def _run(words: list[str]) -> int:
     options = [word for word in rest if word.startswith("-")]
     keys = [word for word in rest if not word.startswith("-")]
     if verb is not None and verb not in verbs:
-        there_are = f"there are {', '.join(verbs)}."
+        there_are = f"There are {', '.join(verbs)}."
         if "=" in verb:
-            return _mistake(f"the verb is missing before {verb!r}; {there_are} See lit-gen --help.")
+            return _mistake(f"the verb is missing before {verb!r}. {there_are} See lit-gen --help.")
         return _mistake(
-            f"there is no verb {verb!r}; {there_are}{did_you_mean(verb, verbs)} See lit-gen --help."
+            f"there is no verb {verb!r}. {did_you_mean(verb, verbs)}{there_are} See lit-gen --help."
         )
     if not words:
         return _mistake(help.overview())
@@ -58,17 +58,19 @@ def _run(words: list[str]) -> int:
         if verb is None or option != "--cfg":
             known = ("--help", "--list", "--version", "--cfg")
             guess = (
-                f" Keys have no dashes: {option.lstrip('-')}"
+                f"Keys have no dashes: {option.lstrip('-')}. "
                 if "=" in option
                 else did_you_mean(option, known)
             )
-            there_are = f"there are {', '.join(known)} (that one after a verb)."
-            return _mistake(f"there is no option {option!r}; {there_are}{guess}")
+            there_are = f"There are {', '.join(known)} (that one after a verb)."
+            return _mistake(f"there is no option {option!r}. {guess}{there_are}")
     if options and not (CONF / f"{verb}.yaml").is_file():
         return _mistake(
             f"{verb} has no config of its own to show: it takes the one that the checkpoint holds, which is "
             "also in config.yaml of the run's folder."
         )
+    if mistake := mistyped_choice(keys):
+        return _mistake(mistake)
     # From here on torch is needed.
     from lit_gen.cli.allowed import trusting
     from lit_gen.core.files import disk_failure

@@ -21,7 +21,7 @@ SPEC = ImageSpec(channels=1, size=SIZE, num_classes=4)
 class Flat(FeatureExtractor):
     """The first six pixels are the features, the first three the logits. Counts images."""
 
-    name, num_features, num_logits = "flat", 6, 3
+    name, trained_on, num_features, num_logits = "flat", "nothing", 6, 3
 
     def __init__(self):
         super().__init__()

@@ -232,7 +232,7 @@ def write_pictures(root: Path) -> Path:
 
 def test_corrupt_and_grey_pictures_are_named(tmp_path, capsys):
     words = ["data=image_folder", "data.spec.channels=3", "data.spec.size=8", "data.spec.num_classes=2"]
-    words += ["logger=csv", "trainer=cpu"]
+    words += ["data.convert=false", "logger=csv", "trainer=cpu"]
     corrupt = write_pictures(tmp_path / "corrupt")
     (corrupt / "train" / "cat" / "3.png").write_bytes(b"\x89PNG nothing")
     message = refused(capsys, "train", *words, f"data.root={corrupt}", f"output_dir={tmp_path}/a")

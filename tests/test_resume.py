@@ -19,7 +19,7 @@ from lit_gen.__main__ import main
 FOLDERS = [
     *(word for word in TINY if not word.startswith(("data", "stream", "model"))),
     *("data=image_folder", "data.spec={channels: 1, size: 8, num_classes: 2}", "data.batch_size=8"),
-    *("model=vae", "model.latent_size=2", "trainer.max_epochs=2"),
+    *("model=vae", "model.latent_size=2", "trainer.max_epochs=2", "extractor=lenet_digits"),
 ]
 
 

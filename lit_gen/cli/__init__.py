@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
@@ -68,6 +68,28 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of an error message: " Did you mean X?", or nothing."""
+    """What an error message says first of what can be done: "Did you mean X? ", or nothing."""
     close = nearest(name, names)
-    return f" Did you mean {close}?" if close else ""
+    return f"Did you mean {close}? " if close else ""
+
+
+def no_such_choice(word: str, group: str, name: str, there: Sequence[str]) -> str:
+    """What is said of a word that names no file of a group."""
+    return (
+        f"{word}: there is no such choice. {did_you_mean(name, there)}{group} is the name of a file in "
+        f"conf/{group}: {', '.join(there) or '(nothing yet)'}."
+    )
+
+
+def mistyped_choice(words: Iterable[str], conf: Path = CONF) -> str | None:
+    """What is wrong with a word about a group that names no file of it; what else may be wrong is found when
+    torch and Hydra are there, which takes longer.
+    """
+    for word in words:
+        key, sign, value = word.partition("=")
+        if sign and key in group_names(conf) and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
+            there = ["null", "none", *choices(key, conf)]
+            for name in re.findall(r"[\w/]+", value):
+                if name not in there:
+                    return no_such_choice(word, key, name, there[2:])
+    return None

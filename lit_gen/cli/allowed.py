@@ -122,7 +122,7 @@ def locate(path: Any) -> Callable[..., Any]:
             importlib.import_module(f"{way}.{part}")
         if not hasattr(found, part):
             names = [*dir(found), *(module.name for module in pkgutil.iter_modules(inside or ()))]
-            raise InputError(f"{path}: {way} has no {part!r}.{did_you_mean(part, names)}")
+            raise InputError(f"{path}: {way} has no {part!r}. {did_you_mean(part, names)}".rstrip())
         found = getattr(found, part)
         is_last = depth == len(parts) - 1
         # Whatever a module has imported can be reached through it: lit_gen.core.files.os.
@@ -150,7 +150,7 @@ def _refuse_place(path: str) -> None:
     if top not in _PACKAGES:
         text = f"the configuration asks for {path}; if you wrote it or trust it: trust={top}"
         missing = "" if importlib.util.find_spec(top) else f". {_missing(top)}"
-        raise InputError(f"{text}{missing}{did_you_mean(top, _PACKAGES)}")
+        raise InputError(f"{text}{missing}. {did_you_mean(top, _PACKAGES)}".rstrip(". "))
     # A class may be named where it is defined, or in a package around: lightning.Trainer.
     is_near = _is_in(path, (*_OWN, *_CLASSES)) or any(_is_in(place, (around,)) for place in _CLASSES)
     if not is_near or _is_in(path, _CLOSED):

@@ -30,7 +30,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names
+from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names, no_such_choice
 from lit_gen.cli.allowed import locate
 from lit_gen.cli.signatures import all_keys, check
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
@@ -72,11 +72,16 @@ class Composed(NamedTuple):
 
 
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
-    """Composes `conf/<config_name>.yaml` with the words; InputError with all that the check finds wrong."""
+    """Composes `conf/<config_name>.yaml` with the words; InputError with all that the check finds wrong.
+
+    data.root alone, with no word about which data, is a folder of pictures.
+    """
     known = default_choices(conf / f"{config_name}.yaml")
-    return _checked(
-        *_laid_over(config_name, together(*(partial(parse, word) for word in words)), known, conf)
-    )
+    given = together(*(partial(parse, word) for word in words))
+    keys = {word.key for word in given}
+    if config_name == "train" and "data.root" in keys and not keys & {"data", "experiment", "paper"}:
+        given = [parse("data=image_folder"), *given]
+    return _checked(*_laid_over(config_name, given, known, conf))
 
 
 def recompose(
@@ -126,8 +131,18 @@ def recompose(
 def _checked(source: dict[str, Any], choices: dict[str, str]) -> Composed:
     source = source | {"choices": choices}
     config = _resolved(source)
+    if None in ((config.get("data") or {}).get("spec") or {}).values():
+        source["data"] = source["data"] | {"spec": _spec_of_files(config["data"], source["data"]["spec"])}
+        config = _resolved(source)
     check(config, source)
     return Composed(config, _without_outside(source, config), choices)
+
+
+def _spec_of_files(data: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec in which nothing is left to the files, as far as the data can tell from them."""
+    look = getattr(locate(data["_target_"]), "spec_of", None)
+    found = look(data["root"]) if look else {}
+    return {key: found.get(key) if value is None else value for key, value in spec.items()}
 
 
 def _without_outside(source: Any, config: Any = "???") -> Any:
@@ -165,6 +180,8 @@ def _laid_over(
         known: groups of the config's own defaults list.
     """
     words, groups = with_rows(words, conf), {*known, *group_names(conf)}
+    inner = [word for word in words if "/" in word.key]
+    words = [word for word in words if word not in inner]
     about_groups = [word for word in words if word.key in groups]
     answers = together(*(partial(_choice, word, conf) for word in about_groups))
     chosen = {word.key: choice for word, choice in zip(about_groups, answers, strict=True)}
@@ -179,6 +196,15 @@ def _laid_over(
             there = ", ".join(places)
             raise InputError(f"{group}={chosen[group]}: there is nothing to choose; choose {there}")
         asked |= {places[group]: chosen[group] for group in elsewhere}
+        source, taken = _ask_hydra(conf, name, asked)
+    if inner:  # model/learner=vae
+        for word in inner:
+            group, place = word.key.partition("/")[0], word.key.replace("/", ".")
+            there = [each.partition("@")[2] for each in taken if each.startswith(f"{group}@{group}.")]
+            if place not in there:
+                listed = ", ".join(there).replace(".", "/") or "none"
+                raise InputError(f"{word.text}: no choice is made there; such places are: {listed}")
+            asked[f"{group}@{place}"] = _choice(word._replace(key=group), conf)
         source, taken = _ask_hydra(conf, name, asked)
     source.pop("shared", None), source.pop("rows", None)
     for group in ("callbacks", "judges"):
@@ -195,7 +221,8 @@ def _laid_over(
             f"{word.text}: data.global_batch_size={whole} stands beside it and says how many images a step "
             "has over all processes. Set that one, or data.global_batch_size=null too."
         )
-    return source, {place.partition("@")[0]: choice for place, choice in taken.items()} | rows
+    by_group = {place.partition("@")[0]: choice for place, choice in taken.items() if "@" in place}
+    return source, by_group | {place: choice for place, choice in taken.items() if "@" not in place} | rows
 
 
 def _ask_hydra(
@@ -242,10 +269,7 @@ def _choice(word: Word, conf: Path) -> str | None:
     names = word.value if isinstance(word.value, list) else [word.value]
     for name in map(str, names):
         if name not in there:
-            raise InputError(
-                f"{word.text}: there is no such choice; {group} is the name of a file in conf/{group}: "
-                f"{', '.join(there) or '(nothing yet)'}.{did_you_mean(name, there)}"
-            )
+            raise InputError(no_such_choice(word.text, group, name, there))
     return f"[{','.join(map(str, names))}]" if isinstance(word.value, list) else str(word.value)
 
 
@@ -260,10 +284,10 @@ def _resolved(source: dict[str, Any]) -> dict[str, Any]:
         missing, keys = str(error).split("'")[1], list(all_keys(source))
         parent = missing.rpartition(".")[0]
         siblings = [key.rpartition(".")[2] for key in keys if parent and key.rpartition(".")[0] == parent]
-        there = f" {parent} has {', '.join(siblings)}." if siblings else ""
+        there = f"{parent} has {', '.join(siblings)}." if siblings else ""
         guess = did_you_mean(missing, keys)
         raise InputError(
-            f"{error.full_key}: refers to {missing!r}, which is not there.{there}{guess}"
+            f"{error.full_key}: refers to {missing!r}, which is not there. {guess}{there}".rstrip()
         ) from error
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {_first_lines(error)}") from error

@@ -55,7 +55,7 @@ def listing(group: str | None = None, conf: Path = CONF) -> str:
     groups = group_names(conf)
     if group is not None and group not in groups:
         raise UnknownGroup(
-            f"there is no config group {group!r}; there are {', '.join(groups)}.{did_you_mean(group, groups)}"
+            f"there is no config group {group!r}. {did_you_mean(group, groups)}There are {', '.join(groups)}."
         )
     defaults = default_choices(conf / "train.yaml")
     parts = []

@@ -65,7 +65,7 @@ def at_tasks(ckpt: str, follow: bool) -> Tasks | None:
     run, sign, which = ckpt.rpartition("@")
     tasks = None
     if sign and not Path(ckpt).exists():
-        if not Path(run).is_dir():
+        if not Path(run).is_dir() and not (follow and run and not Path(run).exists()):
             what = "is a file" if Path(run).exists() else "does not exist"
             raise InputError(f"ckpt={ckpt}: {run or 'what stands before @'} {what}; @ goes with a run folder")
         if not re.fullmatch(r"all|last|task-\d+(,task-\d+)*", which):

@@ -138,8 +138,8 @@ def _unknown(
     key: str, name: str, target: Callable[..., Any], parameters: Collection[str], node: dict[str, Any]
 ) -> str:
     names = [f"{key}.{each}" for each in (*parameters, *all_keys(node)) if each != name]
-    taken = f" It takes {', '.join(parameters) or 'nothing'}." if len(parameters) < 25 else ""
-    return f"{target.__qualname__} takes no {name!r}.{did_you_mean(f'{key}.{name}', names)}{taken}"
+    taken = f"It takes {', '.join(parameters) or 'nothing'}." if len(parameters) < 25 else ""
+    return f"{target.__qualname__} takes no {name!r}. {did_you_mean(f'{key}.{name}', names)}{taken}".rstrip()
 
 
 def _origin(key: str, raw: Any) -> str | None:

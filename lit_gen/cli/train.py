@@ -34,6 +34,7 @@ from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
+from lit_gen.metrics.features import NoWeights
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
@@ -198,9 +199,19 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
 
 
 def scoring_of(composed: Composed, **settings: Any) -> Scoring:
-    """The callback that asks the judges of a configuration, with these settings."""
-    judges, published = composed.build("judges") or {}, composed.config["published"]
-    return Scoring(judges, published, composed.build("mode_collapse"), **settings)
+    """The callback that asks the judges of a configuration, with these settings. Those whose extractor nobody
+    chose are left out where its weights are not there.
+    """
+    judges, left_out = {}, {}
+    for name in composed.config["judges"] or {}:
+        try:
+            judges[name] = composed.build(f"judges.{name}")
+        except NoWeights as reason:
+            if composed.choices.get("extractor") != "default":
+                raise
+            left_out[name] = str(reason)
+    collapse, published = composed.build("mode_collapse"), composed.config["published"]
+    return Scoring(judges, published, collapse, left_out=left_out, **settings)
 
 
 def _chosen(composed: Composed) -> list[Callback]:
@@ -280,8 +291,10 @@ def _train(
 def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
     """The matrix of scores, where everything is, and how to look at it."""
     for callback in trainer.callbacks:
-        if isinstance(callback, Scoring) and (table := callback.board.table()):
-            print(f"\n{table}")
+        if isinstance(callback, Scoring):
+            print(f"\n{callback.board.table()}".rstrip())
+            for name, reason in callback.left_out.items():
+                print(f"\n{name}: not scored. {reason}")
     place = min(os.path.relpath(folder.path), str(folder.path), key=len)
     print(f"\nRun folder: {place}")
     if any(isinstance(each, Scoring) and each.judges and not each.asks for each in trainer.callbacks):

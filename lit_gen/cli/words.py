@@ -100,10 +100,10 @@ def lay_over(config: dict[str, Any], word: Word) -> None:
 
 def _no_such_key(config: dict[str, Any], word: Word) -> InputError:
     guess = did_you_mean(word.key, all_keys(config))
-    way_out = f" The keys at the top are {', '.join(map(str, config))}."
+    way_out = f"The keys at the top are {', '.join(map(str, config))}."
     if "." in word.key:
-        way_out = "" if word.sign == "~" else f" To add a key of your own, write +{word.key}=..."
-    return InputError(f"{word.text}: there is no key {word.key!r}.{guess}{way_out}")
+        way_out = "" if word.sign == "~" else f"To add a key of your own, write +{word.key}=..."
+    return InputError(f"{word.text}: there is no key {word.key!r}. {guess}{way_out}".rstrip())
 
 
 def own_words(
@@ -137,9 +137,9 @@ def own_words(
                 if not fits(own[key], values[key]):
                     wrong.append(f"{word}: {mismatch(own[key], values[key])}")
         elif key in own or (not sign and not key.startswith("~")):
-            wrong.append(f"{word}: expected key=value.{did_you_mean(key, own)}")
+            wrong.append(f"{word}: expected key=value. {did_you_mean(key, own)}".rstrip())
         elif others is not None and top not in others:
-            wrong.append(f"{word}: the keys here are {', '.join(known)}.{did_you_mean(key, known)}")
+            wrong.append(f"{word}: {did_you_mean(key, known)}The keys here are {', '.join(known)}.")
         else:
             rest.append(word)
     given = {word.partition("=")[0] for word in words}

@@ -125,6 +125,11 @@ class PairBatch(NamedTuple):
         return self.b.image
 
     @property
+    def label(self) -> Tensor:
+        """Those of `target`."""
+        return self.b.label
+
+    @property
     def size(self) -> int:
         return self.a.size
 

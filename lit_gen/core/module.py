@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lit_gen.core.answers import images_from, terms_from
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
 from lit_gen.core.progress import Course, batches_seen, dealt
@@ -156,7 +157,7 @@ class LitModel(LightningModule):
                 scheduler.step()
         else:
             self._turn = phase.turns[0]
-            terms = self._turn.loss(batch, self._progress)
+            terms = terms_from(self._turn.loss, self._turn.loss(batch, self._progress))
             self._note(terms, images)
             loss = self._weighted(terms["loss"])
         if batches_seen(self.trainer) % self.trainer.log_every_n_steps == 0:
@@ -183,7 +184,8 @@ class LitModel(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if batch.size:  # a process without images of its own gets an empty batch
-            self._evaluated.note(self.evaluate(batch), self.counted(batch))
+            terms = terms_from(self.evaluate, self.evaluate(batch), trains=False)
+            self._evaluated.note(terms, self.counted(batch))
 
     def on_validation_epoch_end(self) -> None:
         self._log_evaluation("val")
@@ -220,7 +222,7 @@ class LitModel(LightningModule):
             if (self.course.batches_done - 1) % turn.every:
                 continue
             with self.toggled_optimizer(optimizer):
-                self._turn, found = turn, turn.loss(batch, self._progress)
+                self._turn, found = turn, terms_from(turn.loss, turn.loss(batch, self._progress))
                 optimizer.zero_grad()
                 self.manual_backward(self._weighted(found["loss"]))
                 optimizer.step()
@@ -340,7 +342,8 @@ class LitGenerator(LitModel):
         self.refuse(label=label, task=task)
         if self.sampler is not None:
             return self.sampler(self, n, label=label, task=task)
-        return self.generate(n, label=label, task=task)
+        image = self.generate(n, label=label, task=task)
+        return images_from(self.generate, image, (n, self.spec.channels, self.spec.size, self.spec.size))
 
     def generate(self, n: int, *, label: Tensor | None = None, task: Tensor | None = None) -> Tensor:
         """What `sample` promises, in the family's own way."""

@@ -154,6 +154,15 @@ def read_picture(path: str | Path, background: str = "black") -> Picture:
         raise InputError(f"{path}: no readable picture ({why}). Replace or remove the file.") from None
 
 
+def shape_of(path: str | Path) -> tuple[int, int] | None:
+    """The shorter side and the number of channels, by a file's first bytes; None: they cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return min(picture.size), 1 if picture.mode in _GREY or picture.mode[0] in "IF" else 3
+    except (OSError, ValueError, Image.DecompressionBombError):  # said when the whole file is read
+        return None
+
+
 def read_all(
     paths: Sequence[str], background: str, fit: Fit, says_notes: bool = True
 ) -> Iterator[np.ndarray | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LEAST_SIDE = 24  # pixels; smaller images are shown enlarged by a whole number
+_LEAST_WIDTH = 600  # pixels of a grid, whose images are enlarged by a whole number for it
+_FONT = 14  # pixels
 _DPI = 110
 _MOST_NUMBERS = 12  # rows; more numbers than this are not legible in a heat map
 _MOST_LABELS = 64  # bars; beyond these they have no names
@@ -41,7 +43,8 @@ def write_picture(file: Path, image: Tensor) -> Path:
 
 def cells(image: Tensor, columns: int | None = None) -> Tensor:
     """Images [B, C, S, S] in rows of so many, small ones enlarged; None: as square as it gets."""
-    times = max(1, -(-_LEAST_SIDE // image.shape[-1]))
+    columns = columns or math.ceil(math.sqrt(len(image)))
+    times = -(-_LEAST_WIDTH // (columns * image.shape[-1]))
     image = to_uint8(image).cpu().repeat_interleave(times, dim=-1).repeat_interleave(times, dim=-2)
     return grid(image, columns)
 
@@ -49,6 +52,21 @@ def cells(image: Tensor, columns: int | None = None) -> Tensor:
 def strips(rows: Sequence[Tensor]) -> Tensor:
     """Rows of equally many images, [B, C, S, S] each, one below the other."""
     return cells(torch.cat([to_uint8(row).cpu() for row in rows]), len(rows[0]))
+
+
+def named_rows(image: Tensor, names: Sequence[str]) -> Tensor:
+    """A picture of equally high rows, [H, W, C], with their names left of it."""
+    font = ImageFont.load_default(_FONT)
+    names = [textwrap.fill(name, 16) for name in names]
+    width = 2 * _FONT + max(int(font.getlength(line)) for name in names for line in name.splitlines())
+    margin = Image.new("L", (width, len(image)), 255)
+    draw = ImageDraw.Draw(margin)
+    for number, name in enumerate(names):
+        middle = (number + 0.5) * len(image) / len(names)
+        draw.multiline_text((width - _FONT, middle), name, fill=0, font=font, anchor="rm", align="right")
+    return torch.cat(
+        [torch.from_numpy(np.array(margin))[:, :, None].expand(-1, -1, image.shape[2]), image], 1
+    )
 
 
 def below(top: Tensor, bottom: Tensor) -> Tensor:
@@ -81,7 +99,8 @@ def heat_maps(
         values = np.ma.masked_invalid(matrix.numpy())
         # Shares have their own scale; a distance is seen against the largest one.
         top = 1.0 if not lower else float(values.max()) if values.count() and values.max() > 0 else 1.0
-        axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top, aspect="auto")
+        shown = axes.imshow(values, cmap="viridis" if lower else "viridis_r", vmin=0, vmax=top, aspect="auto")
+        figure.colorbar(shown, ax=axes, fraction=0.05).ax.tick_params(labelsize=6)
         axes.set_title(title, fontsize=8)
         axes.set_xticks(range(len(columns)), columns, rotation=90 if names else 0)
         axes.set_yticks(range(len(rows)), rows)

@@ -35,10 +35,12 @@ class FeatureMetric(Metric):
         names: keys of what `compute` gives, and what is good in each.
         one_sided: those of them that keep their meaning when the real images are only a part of what the
             model was asked for (real images of one task against samples of all).
+        of_classes: whether it goes by the extractor's classes, which must then be those of the images.
     """
 
     names: Mapping[str, Better] = {}
     one_sided: frozenset[str] = frozenset()
+    of_classes = False
     full_state_update = False
 
     def __init__(self, num_features: int | None = None) -> None:

@@ -31,6 +31,7 @@ class ClassHistogram(GatheringMetric):
     """
 
     names = {"class_coverage": "higher", "class_kl": "lower"}
+    of_classes = True
 
     def __init__(self, num_features: int | None = None) -> None:
         super().__init__(num_features)

@@ -35,16 +35,22 @@ _AUTHORS = {
 """Layers of the LeNet that Multiband VAE was scored with (Deja et al. 2022), and what `LeNet` calls them."""
 
 
+class NoWeights(InputError):
+    """The file of an extractor's weights is not there."""
+
+
 class FeatureExtractor(nn.Module):
     """Frozen, and never out of evaluation mode.
 
     Attributes:
         name: part of the names of metrics: "fid/inception".
+        trained_on: the data set.
         num_logits: classes it tells apart; 0 if it does not classify.
         weights_hash: first 12 hexadecimal digits of the SHA-256 over all weights.
     """
 
     name: str
+    trained_on = "what nobody has said"
     num_features: int
     num_logits: int
     weights_hash: str
@@ -96,6 +102,7 @@ class LeNetExtractor(FeatureExtractor):
         path, self.net = _weights_path(weights), net
         self.num_features, self.num_logits = net.num_features, net.num_classes
         state, self.header = _read(path)
+        self.trained_on = self.header.get("dataset", self.trained_on)
         self._in_unit_range = {key.rpartition(".")[0] for key in state} == _AUTHORS.keys()
         if self._in_unit_range:
             parts = {key: key.rpartition(".") for key in state}
@@ -133,6 +140,7 @@ class TorchFidelityInception(FeatureExtractor):
     _FILE = URL.rpartition("/")[2]
 
     name = "inception"
+    trained_on = "ImageNet"
     num_features = 2048
     num_logits = 1008
 
@@ -174,9 +182,10 @@ class TorchFidelityInception(FeatureExtractor):
         cached = Path(torch.hub.get_dir()) / "checkpoints" / self._FILE
         path = cached if weights is None else Path(weights).expanduser()
         if not path.is_file():
-            raise InputError(
-                f"extractor=inception: no weights at {path}. Fetch {self.URL} (95 MB) and put it at "
-                f"{cached}, or name the file with extractor.weights=FILE"
+            raise NoWeights(
+                f"extractor=inception: no weights at {path}. Fetch {self.URL} (95 MB), put it at {cached}, "
+                "name the file by extractor.weights=FILE, or choose a small network whose scores are on a "
+                "scale of their own, such as extractor=lenet_mnist"
             )
         return path
 

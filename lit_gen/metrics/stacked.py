@@ -22,6 +22,7 @@ class StackedExtractor(FeatureExtractor):
         if not part.num_logits:
             raise ValueError(f"part={part.name}: an extractor that classifies is needed")
         self.part, self.channels = part, channels
+        self.trained_on = part.trained_on
         self.name, self.weights_hash = f"{part.name}_x{channels}", part.weights_hash
         self.num_features = channels * part.num_features
         self.num_logits = part.num_logits**channels

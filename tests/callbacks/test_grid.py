@@ -59,9 +59,11 @@ def train(model, folder, *callbacks):
     return trainer, data
 
 
-def cells(path, size=24):
-    """uint8 [rows, columns]: the middle pixel of each cell."""
-    return np.asarray(Image.open(path))[1 + size // 2 :: size + 1, 1 + size // 2 :: size + 1]
+def cells(path, columns):
+    """uint8 [rows, columns]: the middle pixel of each cell, without the names left of them."""
+    picture, size = np.asarray(Image.open(path)), 8 * -(-600 // (8 * columns))
+    picture = picture[:, picture.shape[1] - columns * (size + 1) - 1 :]
+    return picture[1 + size // 2 :: size + 1, 1 + size // 2 :: size + 1]
 
 
 def test_one_row_per_task_with_its_own_labels(tmp_path):
@@ -74,7 +76,7 @@ def test_one_row_per_task_with_its_own_labels(tmp_path):
         "task1-epoch0004-reconstructions.png",
         "task1-epoch0004.png",
     ]
-    shown = cells(tmp_path / "samples" / "task1-epoch0004.png")
+    shown = cells(tmp_path / "samples" / "task1-epoch0004.png", columns=8)
     assert shown.shape == (2, 8)
     for task in range(2):
         images = data.dataset("test", [task])
@@ -86,7 +88,7 @@ def test_one_row_per_task_with_its_own_labels(tmp_path):
 @pytest.mark.parametrize("conditions", [("task",), ("label",), ()])
 def test_each_kind_of_conditioning_is_drawn(tmp_path, conditions):
     train(Conditional(conditions), tmp_path, Grid(num_images=12, every_n_epochs=0))
-    shown = cells(tmp_path / "samples" / "task1-epoch0004.png")
+    shown = cells(tmp_path / "samples" / "task1-epoch0004.png", columns=6 if conditions else 4)
     assert shown.shape == ((2, 6) if conditions else (3, 4))
 
 
@@ -94,10 +96,21 @@ def test_reconstructions_stand_below_their_images(tmp_path):
     _, data = train(Conditional(), tmp_path, Grid(num_images=16, every_n_epochs=0))
     images = data.dataset("test", [0])
     image = to_float(images.__getitems__([k * len(images) // 4 for k in range(4)]).image)
-    large = torch.cat([image, -image]).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    large = torch.cat([image, -image]).repeat_interleave(19, 2).repeat_interleave(19, 3)
     expected = grid(large, 4).squeeze(-1).numpy()
     shown = np.asarray(Image.open(tmp_path / "samples" / "task0-epoch0002-reconstructions.png"))
-    assert np.array_equal(shown, expected)
+    assert np.array_equal(shown[:, -expected.shape[1] :], expected)
+
+
+def test_a_model_of_one_task_that_takes_labels_is_drawn_class_by_class(tmp_path):
+    model, data = Conditional(("label",)), SyntheticData(spec=SPEC, split=NoSplit())
+    data.setup()
+    trainer = make_trainer(default_root_dir=tmp_path)
+    trainer.datamodule = data
+    Grid(num_images=16).draw(trainer, model, 1)
+    shown = cells(tmp_path / "samples" / "task0-epoch0001.png", columns=4)
+    grey = to_uint8(0.05 * torch.arange(SPEC.num_classes))
+    assert shown.tolist() == grey[:, None].expand(-1, 4).tolist()
 
 
 def test_drawing_changes_neither_weights_nor_noise_and_repeats_itself(tmp_path):
@@ -122,7 +135,9 @@ def test_loggers_that_keep_images_get_them_with_the_step(tmp_path):
     trainer.loggers = [pictures]
     callback.draw(trainer, trainer.lightning_module, 1)
     step = trainer.fit_loop.total_batch_idx + 1
-    assert pictures.kept == [("samples", (51, 51, 1), step), ("reconstructions", (101, 101, 1), step)]
+    (_, samples, _), (_, shown, _) = pictures.kept
+    assert [(key, at) for key, _, at in pictures.kept] == [("samples", step), ("reconstructions", step)]
+    assert samples == (611, 611, 1) and shown[0] == 4 * 153 + 1 and shown[1] > 4 * 153 + 1
 
 
 def test_translations_stand_below_their_images_and_those_translated_back_below_them(tmp_path):
@@ -140,5 +155,6 @@ def test_translations_stand_below_their_images_and_those_translated_back_below_t
     batch = data.dataset("test", [0])[torch.arange(0, 20, 5)]
     rows = [image for half in batch for image in (half.image, 255 - half.image, half.image)]
     shown = np.asarray(Image.open(tmp_path / "samples" / "task0-epoch0003-translations.png"))
-    assert np.array_equal(shown, strips(rows).squeeze(-1).numpy())
+    expected = strips(rows).squeeze(-1).numpy()
+    assert np.array_equal(shown[:, -expected.shape[1] :], expected)
     assert [key for key, _, _ in pictures.kept] == ["translations"]

@@ -45,10 +45,10 @@ def test_a_terminal_shows_task_phase_epoch_terms_and_speed_of_every_fit():
     train(StageProgress(refresh_seconds=0, console=console))
     text = console.file.getvalue()
     for words in (
-        "task 1/2 warmup  epoch 1/2",
-        "task 1/2 main  epoch 4/4",
-        "task 2/2 main  epoch 8/8",
-        "task 2/2  scored in",
+        "task 0 of 2 warmup  epoch 1/2",
+        "task 0 of 2 main  epoch 4/4",
+        "task 1 of 2 main  epoch 8/8",
+        "task 1 of 2  tested in",
         "validating",
         "loss ",
         "images/s",
@@ -59,9 +59,9 @@ def test_a_terminal_shows_task_phase_epoch_terms_and_speed_of_every_fit():
 def test_elsewhere_every_phase_and_scoring_is_one_log_line(said, plain):
     train(StageProgress(console=plain))
     lines = said()
-    places = [f"task {task}/2{phase}" for task in (1, 2) for phase in (" warmup", " main", "")]
+    places = [f"task {task} of 2{phase}" for task in (0, 1) for phase in (" warmup", " main", "")]
     assert [line.split("  ")[0] for line in lines] == places
-    assert all("images/s" in line and "loss" in line for line in lines if "scored" not in line)
+    assert all("images/s" in line and "loss" in line for line in lines if "tested" not in line)
     assert plain.file.getvalue() == ""
 
 
@@ -69,7 +69,7 @@ def test_a_phase_in_steps_says_how_many_of_them_are_done(said, plain):
     model = ToyGenerator()
     model.phases = lambda task: (Phase.single("main", model.step, (model,), steps=7),)
     fit_stages(make_trainer(StageProgress(console=plain), enable_progress_bar=True), model, make_data())
-    assert said()[0].startswith("task 1/2 main  step 7/7")
+    assert said()[0].startswith("task 0 of 2 main  step 7/7")
 
 
 def test_joint_training_names_all_tasks(said, plain):

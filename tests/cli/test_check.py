@@ -113,7 +113,7 @@ def test_a_bit_of_a_weight_or_of_an_optimizer_is_a_difference():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model=vae"], "model=vae: the keys here are out, trainer, logger"),
+        (["model=vae"], "model=vae: The keys here are out, trainer, logger"),
         (["trainer=slurm"], "without torchrun and srun"),
         (["trainer=dpp"], "Did you mean ddp?"),
         (["out=nowhere/check.json"], "the folder nowhere does not exist"),

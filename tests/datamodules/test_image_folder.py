@@ -10,6 +10,7 @@ from datamodules import image_cache
 from datamodules.image_cache import Decoding, cached_images, decode
 from datamodules.image_folder import ImageFolder
 from datamodules.tasks import ClassSplit, NoSplit
+from lit_gen.cli.config import compose, recompose
 from lit_gen.core.pictures import Picture
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -79,9 +80,9 @@ def test_a_grey_picture_among_colour_ones_is_named_or_converted(tmp_path):
     two_classes(tmp_path)
     write(tmp_path / "train" / "cat" / "grey.png", mode="L")
     with pytest.raises(InputError, match=r"a grey picture .*data\.spec\.channels=3") as caught:
-        folder(tmp_path).prepare_data()
+        folder(tmp_path, convert=False).prepare_data()
     assert "grey.png" in str(caught.value) and "data.convert=true" in str(caught.value)
-    data = folder(tmp_path, convert=True)
+    data = folder(tmp_path)
     data.setup()
     grey = data.dataset("train", [0])[4].image  # after cat's 0 to 3
     assert grey[0].equal(grey[1]) and grey[0].equal(grey[2])
@@ -167,7 +168,7 @@ def test_pictures_without_classes_have_no_labels(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"num_classes": 3}, r"data.spec.num_classes=3, .* has 2 class folders \(cat, dog\)"),
+        ({"num_classes": 3}, r"data.spec.num_classes=3, .* has 2 folders with pictures \(cat, dog\)"),
         ({"channels": 2}, "spec.channels=2"),
     ],
 )
@@ -183,4 +184,30 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "dog").mkdir()
     with pytest.raises(InputError, match="no pictures"):
-        folder(tmp_path).setup()
+        folder(tmp_path, num_classes=0).setup()
+
+
+def test_what_a_spec_leaves_open_is_taken_from_the_files(tmp_path):
+    for kind, sizes in {"cat": [40, 70, 90], "dog": [64, 65, 500], "empty": []}.items():
+        (tmp_path / kind).mkdir()
+        for size in sizes:
+            write(tmp_path / kind / f"{size}.png", (size, size + 9), "L")
+    (tmp_path / "cat" / "broken.png").write_bytes(b"none")
+    assert ImageFolder.spec_of(tmp_path) == {"channels": 1, "size": 64, "num_classes": 2}
+    write(tmp_path / "dog" / "colour.png", (30, 30))
+    assert ImageFolder.spec_of(tmp_path)["channels"] == 3
+    assert ImageFolder.spec_of(tmp_path / "dog")["num_classes"] == 0
+    assert ImageFolder.spec_of(tmp_path / "dog")["size"] == 64  # the median of 30, 64, 65, 500
+    with pytest.raises(InputError, match="no pictures"):
+        ImageFolder.spec_of(tmp_path / "empty")
+
+
+def test_the_root_alone_makes_a_config_which_stays_when_the_files_change(tmp_path):
+    two_classes(tmp_path)
+    composed = compose("train", [f"data.root={tmp_path}", "data.spec.size=8"])
+    assert composed.choices["data"] == "image_folder"
+    assert composed.config["model"]["spec"] == composed.config["data"]["spec"]
+    kept = {key: composed.config["data"]["spec"][key] for key in ("channels", "size", "num_classes")}
+    assert kept == {"channels": 3, "size": 8, "num_classes": 2}
+    write(tmp_path / "train" / "owl" / "0.png")
+    assert recompose(composed.source).config == composed.config

@@ -44,7 +44,7 @@ def test_a_number_of_classes_that_cannot_be_is_refused():
 
 
 class Level(torch.nn.Module):
-    name, num_features, num_logits, weights_hash = "level", 1, 10, "abc"
+    name, trained_on, num_features, num_logits, weights_hash = "level", "none", 1, 10, "abc"
 
     def forward(self, image):
         level = image[:, 0, 0, 0].long()

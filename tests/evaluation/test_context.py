@@ -84,8 +84,9 @@ def test_images_without_a_class_are_left_out_or_refused():
 def test_the_last_row_of_a_grid_is_filled_with_white():
     image = torch.full((3, 1, 24, 24), -1.0)
     picture = pairs_of_rows([image, image], columns=2)
-    assert picture.shape == (4 * 25 + 1, 2 * 25 + 1, 1)
-    cells = picture[1:, 1:, 0].unfold(0, 24, 25).unfold(1, 24, 25)
+    side = 13 * 24  # two in 600 pixels
+    assert picture.shape == (4 * (side + 1) + 1, 2 * (side + 1) + 1, 1)
+    cells = picture[1:, 1:, 0].unfold(0, side, side + 1).unfold(1, side, side + 1)
     assert cells.flatten(2).float().mean(2).tolist() == [[0, 0], [0, 0], [0, 255], [0, 255]]
 
 

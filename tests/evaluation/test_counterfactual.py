@@ -52,7 +52,7 @@ def test_guidance_turns_images_that_otherwise_stay_what_they_are():
     rows = [row for row in found.rows if row["guidance"] == "denoised"]
     assert len(found.rows) == 2 * len(rows) == 2 * guided["images"]
     assert sum(row["distance"] for row in rows) / len(rows) == pytest.approx(guided["distance"])
-    assert found.picture.shape == (4 * 25 + 1, 4 * 25 + 1, 1)
+    assert found.picture.shape == (4 * 153 + 1, 4 * 153 + 1, 1)
     again = asked(linear_model(), Blind(0), **options).table[1]
     assert again["distance"] == guided["distance"] and math.isnan(again["flipped_extractor"])
 

@@ -124,6 +124,31 @@ def test_every_metric_says_what_is_good():
     assert {name for name, way in better.items() if not way} == {"kid_std", "inception_score_std"}
 
 
+class Told(Flat):
+    """Knows the labels of some real images, and takes everything else for the first class."""
+
+    num_logits = 4
+
+    def __init__(self, share):
+        super().__init__()
+        batch = Toy("test", (0, 1)).batch
+        known = zip(batch.image, batch.label.tolist(), strict=True)
+        self.known = {image.numpy().tobytes(): label for image, label in list(known)[:: round(1 / share)]}
+
+    def forward(self, image):
+        label = [self.known.get(each.numpy().tobytes(), 0) for each in image]
+        return super().forward(image)[0], torch.eye(4)[label]
+
+
+@pytest.mark.parametrize(("share", "tasks"), [(1.0, {0, 1, None}), (0.2, {0})])
+def test_classes_count_where_they_are_those_of_the_images(share, tasks):
+    # A fifth: of task 0 three in five, since of the others each second one is of the first class.
+    rows = SampleQuality(Told(share), [ClassHistogram], per_task=True).rows(
+        context_of(ToyModel({"label"}), ToyData()), "test"
+    )
+    assert {row.on_task for row in rows if row.metric == "class_coverage"} == tasks
+
+
 class BrokenFlat(Flat):
     """Sees no number in white images, or in their classes."""
 
@@ -154,7 +179,7 @@ def test_a_set_with_images_that_are_no_numbers_has_no_score_and_one_warning(brok
     judge.extractor.broken = broken
     caplog.clear()
     rows = judge.rows(context, "test")
-    of_names = {name for metric in judge.metrics for name in metric.names}
+    of_names = {name for metric in judge.metrics if not metric.of_classes for name in metric.names}
     for task in (1, None):
         found = {row.metric: row.value for row in rows if row.on_task == task}
         assert set(found) == of_names and all(value != value for value in found.values())

@@ -67,7 +67,7 @@ def test_a_conditional_model_is_told_the_label_of_the_nearer_end():
 def test_both_ways_of_a_pair_stand_one_below_the_other():
     found = Interpolation(pairs=3, steps=4)(make_context())
     assert [row["way"] for row in found.table] == ["linear", "spherical"]
-    cell = 24 + 1
+    cell = 8 * 13 + 1  # six in 600 pixels
     assert found.picture.shape == (6 * cell + 1, 6 * cell + 1, 1)
     rows = [found.picture[cell * row : cell * row + cell] for row in range(6)]
     for linear_row, spherical_row in zip(rows[::2], rows[1::2], strict=True):
@@ -86,10 +86,10 @@ def test_a_traversal_moves_each_dimension_by_its_own_standard_deviation():
         # One of 64 pixels differs by four standard deviations, two in a range of 1.
         assert row["change"] == pytest.approx((4 * value) ** 2 / 4 / 64, rel=1e-4)
     middle = context.model.decode(image[3:4].flatten(1)[:, :6], label=torch.tensor([3]))
-    cell = 24 + 1
+    cell, expected = 8 * 25 + 1, strips([middle.repeat(3, 1, 1, 1)])  # three in 600 pixels
     for row in range(4):
         shown = found.picture[row * cell : row * cell + cell + 1, cell : 2 * cell + 1]
-        assert shown.equal(strips([middle]))
+        assert shown.equal(expected[:, cell : 2 * cell + 1])
     assert all(told == [3, 3, 3] for told in context.model.told[:4])
 
 

@@ -50,6 +50,7 @@ class FeaturePart(NamedTuple):
     index: Tensor  # int64 [n], place among the task's images
     total: int  # the task's images on all processes
     num_broken: int  # those among them whose pixels, features or logits are not finite
+    num_named: int = 0  # those among them whose label is the class that the extractor puts them into
 
 
 Parts = list[FeaturePart]  # one per task
@@ -69,7 +70,8 @@ class SampleQuality:
     As many images are generated as there are real ones. Both come in fixed blocks that are dealt to the
     processes, and the noise of a block is a function of the seed, the task and the block's number: neither
     another number of processes nor an earlier draw changes a score. Every score of a set is NaN if one of its
-    images has pixels, features or logits that are infinite or NaN.
+    images has pixels, features or logits that are infinite or NaN. Scores that go by classes are given where
+    the extractor puts most of the real images into the class that is their label.
 
     Args:
         metrics: each makes a metric for a number of features; a class does.
@@ -125,6 +127,7 @@ class SampleQuality:
                 f"source={source}: {type(context.model).__name__} does not promise {promise.__name__}. "
                 "Choose another source or model, or other judges, such as judges=terms"
             )
+        log.info("scores by features of %s, trained on %s", self.extractor.name, self.extractor.trained_on)
         if self.per_task and source == "samples" and not context.model.conditions:
             log.info(
                 "%s takes neither task nor label: a single task is compared with samples of all tasks, and "
@@ -190,8 +193,9 @@ class SampleQuality:
         # MPS has no float64.
         device = torch.device("cpu") if context.model.device.type == "mps" else context.model.device
         numbers = {}
+        total, num_named = sum(part.total for part in real), sum(part.num_named for part in real)
         for metric in self.metrics:
-            if one_sided and not metric.one_sided:
+            if (one_sided and not metric.one_sided) or (metric.of_classes and num_named <= total / 2):
                 continue
             if any(part.num_broken for part in (*real, *fake)):
                 names = metric.one_sided if one_sided else metric.names
@@ -208,7 +212,7 @@ class SampleQuality:
             metric.reset()
             numbers |= {n: float(v) for n, v in values.items() if not one_sided or n in metric.one_sided}
         extractor = (self.extractor.name, self.extractor.weights_hash)
-        counts = (sum(part.total for part in real), sum(part.total for part in fake))
+        counts = (total, sum(part.total for part in fake))
         return [
             Row(on_task, prefix + n, v, *extractor, split, *counts, self.seed) for n, v in numbers.items()
         ]
@@ -219,11 +223,22 @@ class SampleQuality:
         if place not in self._kept:
             dataset, purpose = context.data.dataset(split, [task]), (Use.SAMPLES_CHOICE, _SPLITS.index(split))
             chosen = context.choose(len(dataset), most, *purpose, task).sort().values
-            images = (
-                (places, dataset.__getitems__(chosen[places].tolist()).target)
-                for _, places in context.blocks(len(chosen))
-            )
-            self._kept[place] = RealImages(dataset, chosen, self._features(context, images, len(chosen)))
+            labels: list[Tensor] = []
+
+            def images() -> Iterator[tuple[Tensor, Tensor]]:
+                for _, places in context.blocks(len(chosen)):
+                    batch = dataset.__getitems__(chosen[places].tolist())
+                    labels.append(batch.label)
+                    yield places, batch.target
+
+            part = self._features(context, images(), len(chosen))
+            num_named = torch.zeros((), dtype=torch.long, device=context.model.device)
+            if labels and labels[0].ndim == 1 and part.logits.shape[1]:
+                num_named += (part.logits.argmax(1) == torch.cat(labels)).sum()
+            if context.world_size > 1:
+                num_named = summed(num_named)
+            part = part._replace(num_named=int(num_named))
+            self._kept[place] = RealImages(dataset, chosen, part)
         return self._kept[place]
 
     def _fake(self, context: Context, task: int, real: RealImages) -> FeaturePart:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lit_gen.core.answers import logits_from
 from lit_gen.core.random import Use
 from lit_gen.core.types import Batch, Classifies, NonNegative, Positive, Split
 from lit_gen.evaluation.board import FLOOR, Row
@@ -52,7 +53,9 @@ class TaskAccuracy:
 
         def answer(batch: Batch) -> tuple[Tensor, Tensor]:
             with context.precision():
-                return able.classify(batch.image).float(), batch.label
+                logits = able.classify(batch.image)
+            shape = (batch.size, data.spec.num_classes)
+            return logits_from(able.classify, logits, shape).float(), batch.label
 
         rows, seen = [], []
         for task in data.tasks:
