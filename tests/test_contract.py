@@ -25,6 +25,7 @@ MORE = [("vae_gaussian", "dense"), ("replay_vae", "conv"), ("multiband_gan_class
 MORE += [("ddpm_bound", "unet_tiny"), ("replay_diffusion_distilled", "unet_tiny")]
 
 FEW_DRAWN = {
+    "binplay": ["model.repeats=1"],
     "replay_diffusion": ["model.pool_size=50"],
     "replay_diffusion_distilled": ["model.pool_size=50"],
     "joint_replay": ["model.per_class=10", "model.sampler.steps=2"],

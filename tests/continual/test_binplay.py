@@ -141,16 +141,15 @@ def trained(num_tasks=2, **settings) -> tuple[BinPlay, SyntheticData]:
         spec=SPEC, split=ClassSplit(num_tasks), num_tasks=num_tasks, num_images=60, batch_size=15
     )
     data.setup()
-    settings = {"epochs": Epochs(8, 60, 2), "code_weight": 1.0, "repeats": 2} | settings
+    settings = {"epochs": Epochs(5, 40, 1), "code_weight": 1.0, "repeats": 2} | settings
     model = BinPlay(SPEC, num_tasks, UniqueCodes(64), **settings)
     fit_stages(make_trainer(), model, data)
     return model, data
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("assign", ["greedy", "hungarian"])
-def test_a_decoder_that_memorised_gives_images_back_from_their_places(assign):
-    model, data = trained(assign=assign)
+def test_a_decoder_that_memorised_gives_images_back_from_their_places():
+    model, data = trained()
     first, count = 0, []
     for task in data.tasks:
         images = data.dataset("train", [task.index]).__getitems__(list(range(task.num_images)))
