@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -30,7 +31,7 @@ from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.processes import ImageBar, gathered, wrong_for_all
 from lit_gen.core.random import forked_rng
-from lit_gen.core.types import InputError, NonNegative, Positive
+from lit_gen.core.types import InputError, NonNegative, Positive, Remembers
 from lit_gen.evaluation.plots import write_picture
 from lit_gen.families.samplers import joined
 from lit_gen.metrics.features import weights_hash
@@ -47,6 +48,8 @@ Draws images from a trained model. Image i is the same however many are drawn, b
   n        how many
   task     of models conditioned on the task; without it all tasks seen so far take turns
   label    of models conditioned on the label, one that was learned; without it all those take turns
+  place    of BinPlay, in place of n, task and label: the images that it remembers of these places of the stream
+           of training images, place=0:64 without the last
   sampler  another way of drawing than the one that the model was scored with: sampler=NAME, sampler.KEY=VALUE
   denoiser a checkpoint of DAED or another diffusion model on images of this size, which takes away the last
            of the noise, from where its own first step begins
@@ -56,6 +59,7 @@ Draws images from a trained model. Image i is the same however many are drawn, b
 Examples
   lit-gen sample ckpt=runs/my-run out=grid.png
   lit-gen sample ckpt=runs/my-run/checkpoints/task-2.ckpt n=1000 task=1 out=samples.npz
+  lit-gen sample ckpt=runs/my-run place=0:64 out=grid.png
   lit-gen sample ckpt=runs/my-run n=50000 out=samples shards=npz trainer=ddp trainer.devices=4
 """
 
@@ -68,6 +72,7 @@ _OWN = {
     "n": Positive,
     "task": NonNegative,
     "label": NonNegative,
+    "place": str,
     "seed": NonNegative,
     "denoiser": str,
 }
@@ -82,7 +87,8 @@ def _run(words: list[str]) -> int:
     log_to(None, logging.WARNING if rank() == 0 else None)
     own, others = own_words(words, _OWN, needed=("ckpt", "out"), others=("sampler", "trainer"))
     refuse_unused(without_choice(others), ("sampler", *KEYS), "lit-gen sample")
-    out, count = own["out"], own.get("n", 64)
+    out, places = own["out"], _places(own)
+    count = len(places) if "place" in own else own.get("n", 64)
     _check_out(out, own.get("shards"))
     stored = read_own(own["ckpt"])
     rebuilt = rebuild(stored, with_one_device(others))
@@ -99,12 +105,15 @@ def _run(words: list[str]) -> int:
         parts.append(other.module)
     if out.suffix:
         refuse_beyond_memory(count * math.prod(module.spec.shape), f"n={count}: that many images")
-    conditions, seed = _conditions(rebuilt, own), own.get("seed", 0)
+    conditions = {"place": places} if "place" in own else _conditions(rebuilt, own)
+    if "place" in own:
+        _memory(module).at(places[-1:])  # refuses what was not seen
+    seed = own.get("seed", 0)
     fabric = launched(config["trainer"])
     use_own_threads(stored)
     for part in parts:
         fabric.strategy.precision.convert_module(part).to(fabric.device)
-    about |= {key: own.get(key) for key in ("task", "label", "shards")} | {"seed": seed}
+    about |= {key: own.get(key) for key in ("task", "label", "place", "shards")} | {"seed": seed}
     about |= {"trainer.accelerator": fabric.device.type, "trainer.precision": config["trainer"]["precision"]}
     drawing = Drawing(module, seed, conditions, fabric)
     if out.suffix:
@@ -123,7 +132,8 @@ class Drawing:
     n are the same however many are drawn.
 
     Args:
-        conditions: allowed values by name, int64 [K]; images take turns through them.
+        conditions: allowed values by name, int64 [K]; images take turns through them. With "place" among them
+            images are remembered, not drawn.
     """
 
     def __init__(
@@ -136,6 +146,8 @@ class Drawing:
         turns = self.turns(range(number * BLOCK, (number + 1) * BLOCK))
         given = {name: values.to(self.module.device) for name, values in turns.items()}
         with forked_rng(self.seed, number, device=self.module.device), self.fabric.autocast():
+            if "place" in given:
+                return to_uint8(_memory(self.module).at(given["place"]))
             return to_uint8(self.module.sample(BLOCK, **given))
 
     def turns(self, numbers: Iterable[int]) -> dict[str, Tensor]:
@@ -209,6 +221,35 @@ def _check_out(out: Path, shards: str | None) -> None:
         raise InputError(f"out={out}: is a folder; give the name of a file in it")
     if not out.suffix:
         SampleFolder(out, shards).check()
+
+
+def _places(own: Mapping[str, Any]) -> Tensor:
+    """Those of place=A:B, int64 [B - A]."""
+    word = own.get("place", "0:0")
+    found = re.fullmatch(r"(\d{1,15}):(\d{1,15})", word)
+    if found is None or ("place" in own and int(found[1]) >= int(found[2])):
+        raise InputError(
+            f"place={word}: expected the first place and the one after the last, as in place=0:64"
+        )
+    if "place" in own and (given := [name for name in ("n", "task", "label", "denoiser") if name in own]):
+        raise InputError(f"place={word}: says itself which images; leave out {', '.join(given)}")
+    first, end = map(int, found.groups())
+    refuse_beyond_memory(8 * (end - first), f"place={word}: that many places")
+    return torch.arange(first, end)
+
+
+def _memory(module: LitGenerator) -> Remembers:
+    """The part of the model that remembers images by their places.
+
+    Raises:
+        InputError: there is none.
+    """
+    parts = (part for part in module.modules() if isinstance(part, Remembers))
+    if (found := next(parts, None)) is None:
+        raise InputError(
+            f"place: {type(module).__name__} does not remember images by their places; leave it out"
+        )
+    return found
 
 
 def _digest(rebuilt: Rebuilt) -> str:

@@ -251,6 +251,18 @@ class Posterior(NamedTuple):
 
 
 @runtime_checkable
+class Remembers(Protocol):
+    """Gives training images back by their places in the stream."""
+
+    def at(self, place: Tensor) -> Tensor:
+        """int64 [B] -> [B, C, S, S] in [-1, 1], without gradient.
+
+        Raises:
+            InputError: there has been no such place.
+        """
+
+
+@runtime_checkable
 class HasPosterior(Protocol):
     """Says how sure it is of the codes of images; the prior is the standard normal distribution."""
 

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from analysis_toys import TINY, VAE
+from lightning import Fabric
 
+import lit_gen
+from lit_gen import BinPlay, ImageSpec, to_uint8
 from lit_gen.__main__ import main
+from lit_gen.cli import sample
 from lit_gen.cli.open_run import Rebuilt
 from lit_gen.cli.sample import _conditions
-from lit_gen.core.types import InputError
+from lit_gen.core.types import InputError, Task
 
 STREAM = [
     *("stream=split_classes", "stream.num_tasks=2", "stream.split.order=[3,1,0,2]"),
@@ -136,3 +140,26 @@ def test_what_would_change_nothing_is_refused(run, tmp_path, capsys, words):
     assert main([re.sub("RUN|OUT", lambda name: there[name[0]], word) for word in words]) == 2
     assert f"{words[-1]}: would change nothing" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"place": "3"}, "place=0:64"),
+        ({"place": "5:5"}, "place=0:64"),
+        ({"place": "0:4", "n": 4}, "leave out n"),
+    ],
+)
+def test_places_are_a_range_and_say_themselves_which_images(own, words):
+    with pytest.raises(InputError, match=words):
+        sample._places(own)
+
+
+def test_what_remembers_draws_by_place_what_is_there():
+    model = BinPlay(ImageSpec(1, 8, 4), 2)
+    model.past.close(Task(0, "0", (10, 20, 0, 0), 0, 30))
+    place = sample._places({"place": "7:12"})
+    drawing = sample.Drawing(model, 0, {"place": place}, Fabric(accelerator="cpu", devices=1))
+    assert drawing.block(0)[:5].equal(to_uint8(model.at(place)))
+    with pytest.raises(InputError, match="does not remember"):
+        sample._memory(lit_gen.VAE(ImageSpec(1, 8, 4)))
