@@ -29,10 +29,8 @@ FEW_DRAWN = {
     "replay_diffusion_distilled": ["model.pool_size=50"],
     "joint_replay": ["model.per_class=10", "model.sampler.steps=2"],
     "solver_diffusion": ["model.pool_size=50", "model.generator.pool_size=50"],
-    **dict.fromkeys(
-        ("solver_multiband", "solver_multiband_gan", "aligned_multiband", "aligned_multiband_gan"),
-        ["model.pool_size=50"],
-    ),
+    "solver_multiband": ["model.pool_size=50"],
+    "aligned_multiband": ["model.pool_size=50"],
     "guide": ["model.sampler.steps=2", "model.generator.pool_size=50"],
 }
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lit_gen.continual.solver import LabelSource, Solver
 from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory, Sampler
