@@ -21,8 +21,15 @@ from lit_gen.evaluation.note import in_tags
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import Status, TrackingLogger
-from lit_gen.tracking.provenance import PhaseTimes, about_run, device_name, git_commit, package_versions
-from lit_gen.tracking.replay import clock_of, replay, tell_about
+from lit_gen.tracking.provenance import (
+    PhaseTimes,
+    about_run,
+    costs,
+    device_name,
+    git_commit,
+    package_versions,
+)
+from lit_gen.tracking.replay import clock_of, replay, tell_about, tell_costs
 
 
 class RunRecord(Callback):
@@ -128,8 +135,9 @@ class RunRecord(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._times.go()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._times.stop()
+        self._times.keep(pl_module.memory_bytes())
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep_text("scores.csv")
@@ -155,6 +163,7 @@ class RunRecord(Callback):
             "scores": {name: numbers._asdict() for name, numbers in self.board.summary().items()},
             "wall_seconds": round(self.wall_seconds, 3),
             "phases": self._times.report(),
+            "tasks": costs(self._times.report()),
             "batches": batches_seen(trainer),
             "seed": self.config.get("seed"),
             "cpu_threads": self.cpu_threads,
@@ -171,9 +180,10 @@ class RunRecord(Callback):
         self._keep_text("summary.json")
         for tracker in self._loggers(TrackingLogger):
             if tracker.courier.lacks:
-                replay(
-                    tracker, folder, self.about, clock_of(folder), list(self.board.rows), in_tags(self.board)
-                )
+                place = (folder, self.about, clock_of(folder))
+                replay(tracker, *place, list(self.board.rows), in_tags(self.board), summary)
+            else:
+                tell_costs(tracker, summary)
             tracker.finish(ended, folder / "checkpoints" / LAST)
         if full is not None and status != "FAILED":  # where it had failed, that is what counts
             raise full

@@ -44,6 +44,7 @@ _WHERE = {
     "VAE": "lit_gen.families.vae",
     "WAE": "lit_gen.families.wae",
     # Continual methods
+    "AlignedSolver": "lit_gen.continual.aligned",
     "BinPlay": "lit_gen.continual.binplay",
     "GenerativeReplay": "lit_gen.continual.replay",
     "Guide": "lit_gen.continual.guide",

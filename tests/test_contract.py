@@ -31,6 +31,7 @@ FEW_DRAWN = {
     "joint_replay": ["model.per_class=10", "model.sampler.steps=2"],
     "solver_diffusion": ["model.pool_size=50", "model.generator.pool_size=50"],
     "solver_multiband": ["model.pool_size=50"],
+    "aligned_multiband": ["model.pool_size=50"],
     "guide": ["model.sampler.steps=2", "model.generator.pool_size=50"],
 }
 

@@ -38,9 +38,9 @@ lit-gen analyse what=NAME
 What a trained model can be used for, and how well: a table, and pictures beside it.
 
   ckpt    a run folder or a checkpoint file, or several of them with commas
-  what    interpolation traversal reconstruction anomaly map probe compression denoise augmentation
-          translation drift snr noising transfer probe_steps counterfactual ; without further words the
-          one that is named says what it does and takes
+  what    interpolation traversal reconstruction anomaly map clusters probe compression denoise
+          augmentation translation drift snr noising transfer probe_steps counterfactual ; without
+          further words the one that is named says what it does and takes
   out     where <what>.png, .csv and .json go, a folder that holds nothing but the like; without it analysis/
           in the run folder. Results of the same analysis are replaced
   in      of denoise and transfer: a folder of images or an .npz archive, of the size that the model was

@@ -27,6 +27,7 @@ from lit_gen.evaluation.overview import (
     frame_of,
     markdown,
     measure,
+    memory_kept,
     overview_of,
     picture_of,
     read_scores,
@@ -168,7 +169,7 @@ def _numbers(label: str, folder: Path, overrides: Sequence[str]) -> RunNumbers:
     if summary.get("status") != "FINISHED":
         how = summary.get("status", f"not finished ({SUMMARY} is missing)")
         raise InputError(f"{folder}: this run is {how}; lit-gen train resume={folder} goes on with it")
-    values = scores | training_speed(summary["phases"])
+    values = scores | training_speed(summary["phases"]) | memory_kept(summary.get("tasks", ()))
     stored = read_newest(folder)
     values["epochs"] = stored_epochs(stored.state)
     stamp = stored.path.stat()

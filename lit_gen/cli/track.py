@@ -86,7 +86,7 @@ def _track(run: RunFolder, own: Mapping[str, Any]) -> bool:
     board.num_tasks = 1 + max(board.rows, default=-1)
     tracker.start(clock.began)
     tracker.log_hyperparams(config)
-    replay(tracker, folder, start.get("about", {}), clock, list(board.rows), in_tags(board))
+    replay(tracker, folder, start.get("about", {}), clock, list(board.rows), in_tags(board), summary)
     tracker.finish(status, folder / "checkpoints" / LAST, clock.ended)
     if not tracker.is_behind:
         print(f"{folder}: {status}, in MLflow; look at it: {tracker.view_command()}")

@@ -34,6 +34,7 @@ from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
 from lit_gen.core.stages import check_stages, fit_stages
 from lit_gen.core.types import Diverged, InputError, StreamData, Task
+from lit_gen.evaluation.tables import as_text
 from lit_gen.metrics.features import NoWeights
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
@@ -295,6 +296,8 @@ def _say_goodbye(trainer: Trainer, folder: RunFolder) -> None:
             print(f"\n{callback.board.table()}".rstrip())
             for name, reason in callback.left_out.items():
                 print(f"\n{name}: not scored. {reason}")
+    if len(tasks := folder.read_summary()["tasks"]) > 1:
+        print(f"\n{as_text(tasks, 'what each task has cost')}")
     place = min(os.path.relpath(folder.path), str(folder.path), key=len)
     print(f"\nRun folder: {place}")
     if any(isinstance(each, Scoring) and each.judges and not each.asks for each in trainer.callbacks):

@@ -212,6 +212,10 @@ class MultibandVAE(MultibandLocal):
         task = task.to(self.device)
         return self.band.translator(self.prior.draw(task), task)
 
+    @torch.no_grad()
+    def decode_translated(self, code: Tensor) -> Tensor:
+        return self.band.decoder(code)
+
     # --- what the phases call
 
     def num_replayed(self, num_past: int) -> int:

@@ -222,6 +222,10 @@ class MultibandGAN(LitGenerator):
         condition = self.classes.draw(task.to(self.device))
         return self.generator.translator(self.local.noise(len(condition)), condition)
 
+    @torch.no_grad()
+    def decode_translated(self, code: Tensor) -> Tensor:
+        return self.generator.decoder(code)
+
     def use_batches_of(self, size: int) -> None:
         self.batch_size = size
         self._check_replay()

@@ -28,6 +28,9 @@ class FoundNoise(nn.Module):
         self.register_buffer("noise", torch.zeros(num_images, noise_size))
         self.register_buffer("error", torch.zeros(num_images))
 
+    def memory_bytes(self) -> dict[str, int]:
+        return {"codes": sum(kept.nbytes for kept in self.buffers())}
+
     def forget(self, task: Task) -> None:
         """Before another task's images are looked at."""
         self.noise.zero_()

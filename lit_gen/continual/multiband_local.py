@@ -78,6 +78,9 @@ class CodePrior(nn.Module):
         self.register_buffer("code_means", torch.full((num_tasks, num_bits), 0.5))
         self.register_buffer("num_counted", torch.zeros(num_tasks, 1))
 
+    def memory_bytes(self) -> dict[str, int]:
+        return {"codes": sum(kept.nbytes for kept in self.buffers())}
+
     def reset(self, first: int, end: int) -> None:
         """Forgets the shares of these tasks."""
         self.code_means[first:end] = 0.5

@@ -58,6 +58,9 @@ class Pool(nn.Module):
         self.register_buffer("num_dealt", torch.zeros((), dtype=torch.long))  # to all processes
         self.images: Batch | None = None
 
+    def memory_bytes(self) -> dict[str, int]:
+        return {"images": sum(part.nbytes for part in self.images or ())}
+
     def begin(self) -> None:
         """Other images from now on, by a seed from the global generator."""
         self.images = None

@@ -37,6 +37,12 @@ class SeparateModels(LitGenerator):
     def phases(self, task: Task) -> tuple[Phase, ...]:
         return self.learners[task.index].phases(task)
 
+    def memory_bytes(self) -> dict[str, int]:
+        """All copies but the one that learns."""
+        kept = super().memory_bytes()
+        others = sum(weight.nbytes for learner in self.learners[1:] for weight in learner.parameters())
+        return kept | {"parameters": kept["parameters"] + others}
+
     def evaluate(self, batch: Batch) -> Terms:
         """Means over the images, each seen by the model of its task."""
         sums: dict[str, Tensor] = {}

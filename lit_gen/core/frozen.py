@@ -24,6 +24,9 @@ class FrozenCopy(nn.Module):
         """Takes over all weights and buffers of `net`, in place."""
         copy_state(net, self.net)
 
+    def memory_bytes(self) -> dict[str, int]:
+        return {"parameters": sum(value.nbytes for value in self.net.state_dict().values())}
+
     def forward(self, *args: Tensor, **kwargs: Tensor | None) -> Tensor:
         return self.net(*args, **kwargs)
 

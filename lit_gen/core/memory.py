@@ -1,15 +1,16 @@
-"""What would take more memory than this machine has is refused before it is taken."""
+"""What would take more memory than this machine has is refused unmade; what is kept is counted."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from lit_gen.core.types import InputError
@@ -18,6 +19,17 @@ _MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, tor
 _MAKERS |= {torch.rand, torch.randint, torch.randn, torch.randperm}
 _ALLOWED = Path("/sys/fs/cgroup/memory.max")
 _BEYOND = ("overflow", "can't allocate memory")  # in what torch says of a size that cannot be
+
+
+def kept_by(modules: Iterable[nn.Module]) -> dict[str, int]:
+    """Bytes that these keep of the past beside what learns, on this process: "images", "parameters" and
+    "codes". A module says by `memory_bytes` what it keeps, or else its parts do.
+    """
+    kept = dict.fromkeys(("images", "parameters", "codes"), 0)
+    for module in modules:
+        found = module.memory_bytes() if hasattr(module, "memory_bytes") else kept_by(module.children())
+        kept |= {kind: kept[kind] + size for kind, size in found.items()}
+    return kept
 
 
 class OutOfMemory(InputError):

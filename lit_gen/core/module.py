@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_gen.core.answers import images_from, terms_from
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
+from lit_gen.core.memory import kept_by
 from lit_gen.core.progress import Course, batches_seen, dealt
 from lit_gen.core.types import (
     Batch,
@@ -93,6 +94,10 @@ class LitModel(LightningModule):
     def abilities(self) -> nn.Module:
         """The module whose protocols (HasCodes, Classifies, ...) count: itself, or the one it wraps."""
         return self
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What it keeps now of past tasks, beside the networks that learn: see `kept_by`."""
+        return kept_by(self.children())
 
     # --- what the house does
 

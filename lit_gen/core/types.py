@@ -236,6 +236,17 @@ class HasCodes(Encodes, Protocol):
 
 
 @runtime_checkable
+class TranslatesCodes(Protocol):
+    """Places what it draws of every task in one latent space."""
+
+    def translated(self, task: Tensor) -> Tensor:
+        """A draw of each of these tasks in it: int64 [B] -> [B, D], without gradient."""
+
+    def decode_translated(self, code: Tensor) -> Tensor:
+        """[B, D] -> [B, C, S, S] in [-1, 1], without gradient."""
+
+
+@runtime_checkable
 class Restores(Protocol):
     """Gives an image back, with or without codes."""
 

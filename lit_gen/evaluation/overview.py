@@ -46,6 +46,7 @@ COLUMNS = {
     "knn_accuracy": Column("k-NN probe", "higher"),
     "images_per_second": Column("images/s", "higher"),
     "train_seconds": Column("training, s", ""),
+    "memory_kept": Column("memory kept, MB", "lower"),
     "epochs": Column("epochs", ""),
     "parameters": Column("parameters", ""),
 }
@@ -86,6 +87,12 @@ def training_speed(phases: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Seconds of training (without validation and scoring) and images per second, of a summary's phases."""
     images, seconds = (sum(phase[key] for phase in phases) for key in ("images", "seconds"))
     return {"train_seconds": seconds, **({"images_per_second": images / seconds} if seconds else {})}
+
+
+def memory_kept(tasks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Megabytes that a method of several tasks keeps of the past at most, of a summary's tasks."""
+    sums = [sum(size for name, size in task.items() if name.startswith("bytes_of_")) for task in tasks]
+    return {"memory_kept": max(sums) / 1e6} if len(sums) > 1 else {}
 
 
 def measure(context: Context, probe: Probe) -> dict[str, float]:

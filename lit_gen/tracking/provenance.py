@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -101,20 +102,27 @@ def about_run(data: StreamData, device: torch.device, world_size: int) -> dict[s
 
 
 class PhaseTimes:
-    """A stopwatch per (task, phase), with the images of all processes in each."""
+    """A stopwatch per (task, phase), with the images of all processes in each and what the model keeps."""
 
     def __init__(self) -> None:
         self._totals: dict[tuple[int, str], list[float]] = {}  # images, seconds
+        self._memory: dict[tuple[int, str], dict[str, int]] = {}  # bytes by kind, the most of each
         self._current: list[float] = [0, 0.0]
+        self._kept: dict[str, int] = {}
         self._since: float | None = None
 
     def enter(self, task: int, phase: str) -> None:
         """The clock of this phase runs from now on."""
         self._current = self._totals.setdefault((task, phase), [0, 0.0])
+        self._kept = self._memory.setdefault((task, phase), {})
         self.go()
 
     def count(self, images: int) -> None:
         self._current[0] += images
+
+    def keep(self, memory: Mapping[str, int]) -> None:
+        """Bytes by kind that are kept now."""
+        self._kept |= {kind: max(size, self._kept.get(kind, 0)) for kind, size in memory.items()}
 
     def go(self) -> None:
         if self._since is None:
@@ -128,6 +136,7 @@ class PhaseTimes:
     def load(self, report: list[dict[str, Any]]) -> None:
         """Goes on from a report."""
         self._totals = {(p["task"], p["phase"]): [p["images"], p["seconds"]] for p in report}
+        self._memory = {(p["task"], p["phase"]): dict(p.get("memory_bytes", {})) for p in report}
         self._since = None
 
     def report(self) -> list[dict[str, Any]]:
@@ -135,5 +144,22 @@ class PhaseTimes:
         return [
             {"task": task, "phase": phase, "images": int(images), "seconds": round(seconds, 3)}
             | {"images_per_second": round(images / seconds, 1) if seconds > 0 else None}
+            | {"memory_bytes": self._memory[task, phase]}
             for (task, phase), (images, seconds) in self._totals.items()
         ]
+
+
+def costs(phases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line per task of a report of `PhaseTimes`: seconds of training, images per second, and the most bytes
+    of each kind that were kept in a phase of it.
+    """
+    lines = []
+    for task in dict.fromkeys(phase["task"] for phase in phases):
+        some = [phase for phase in phases if phase["task"] == task]
+        images, seconds = (sum(phase[key] for phase in some) for key in ("images", "seconds"))
+        kinds = dict.fromkeys(kind for phase in some for kind in phase["memory_bytes"])
+        most = {k: max(phase["memory_bytes"].get(k, 0) for phase in some) for k in kinds}
+        line = {"task": task, "seconds": round(seconds, 3)}
+        line["images_per_second"] = round(images / seconds, 1) if seconds > 0 else None
+        lines.append(line | {f"bytes_of_{kind}": size for kind, size in most.items()})
+    return lines

@@ -47,6 +47,7 @@ def replay(
     clock: Clock,
     tested: Sequence[int],
     scores: Mapping[str, str],
+    summary: Mapping[str, Any],
 ) -> None:
     """Tells whatever MLflow lacks of metrics, scores, pictures, texts, and what the run is `about`.
 
@@ -54,6 +55,7 @@ def replay(
         about: see `provenance.about_run`; {} of a folder without it.
         tested: the tasks after which there are scores.
         scores: see `TakesScores`.
+        summary: see `RunRecord.finish`; {} of a folder without it.
 
     Raises:
         InputError: metrics.csv is damaged.
@@ -70,6 +72,17 @@ def replay(
     for name in TEXTS:
         if (folder / name).is_file():
             tracker.log_text((folder / name).read_text(encoding="utf-8"), name)
+    tell_costs(tracker, summary)
+
+
+def tell_costs(tracker: TrackingLogger, summary: Mapping[str, Any]) -> None:
+    """What each task of a finished run of several has cost, `cost/seconds` and so on, with its number for the
+    step.
+    """
+    tasks = summary["tasks"] if summary.get("status") == "FINISHED" and "tasks" in summary else ()
+    for task in tasks if len(tasks) > 1 else ():
+        named = {f"cost/{name}": value for name, value in task.items() if name != "task"}
+        tracker.log_metrics({n: v for n, v in named.items() if v is not None}, step=task["task"])
 
 
 def tell_about(tracker: TrackingLogger, about: Mapping[str, Any]) -> None:

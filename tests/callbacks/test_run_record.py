@@ -27,7 +27,7 @@ from lit_gen.tracking import mlflow
 from lit_gen.tracking.metrics_file import MetricsFile
 from lit_gen.tracking.mlflow import TrackingLogger
 from lit_gen.tracking.names import shown_name
-from lit_gen.tracking.provenance import PhaseTimes, describe_data, git_commit
+from lit_gen.tracking.provenance import PhaseTimes, costs, describe_data, git_commit
 
 CONFIG = {"seed": 3, "logger": {"tracking_uri": "http://u:secret@host"}, "model": {"lr": 1e-2}}
 
@@ -292,9 +292,13 @@ def test_after_a_kill_mlflow_has_every_value_once(
     names = client.get_run(logger.run_id).data.metrics
     found = [(m.key, m.step, m.value) for n in names for m in client.get_metric_history(logger.run_id, n)]
     assert len({point[:2] for point in found}) == len(found)
+    tasks = json.loads((tmp_path / "summary.json").read_text())["tasks"]
+    costs = {(f"cost/{key}", line["task"], line[key]) for line in tasks for key in line if key != "task"}
+    assert len(costs) == 10 and costs <= set(found), "of both tasks, whole ones"
+    found = set(found) - costs
     rows = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
     told = {(shown_name(name, None), int(step), float(value)) for step, _, name, value in rows}
-    assert set(found) == {point for point in told if point[0]}
+    assert found == {point for point in told if point[0]}
 
 
 def test_other_images_have_another_digest():
@@ -320,6 +324,7 @@ def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypat
     times = PhaseTimes()
     times.enter(0, "main")
     times.count(30)
+    times.keep({"images": 9, "codes": 1})
     now[0] = 2.0
     times.stop()
     now[0] = 50.0  # validation
@@ -329,8 +334,18 @@ def test_stopwatch_stands_still_in_validation_and_adds_up_over_resumes(monkeypat
     times.stop()
     resumed = PhaseTimes()
     resumed.load(times.report())
-    assert resumed.report() == [
-        {"task": 0, "phase": "main", "images": 60, "seconds": 5.0, "images_per_second": 12.0}
+    now[0] = 60.0
+    for task, phase in ((0, "main"), (0, "end"), (1, "main")):
+        resumed.enter(task, phase)
+        resumed.keep({"images": 7, "codes": 2})
+        resumed.count(20)
+        now[0] += 5.0
+        resumed.stop()
+    whole = {"task": 0, "phase": "main", "images": 80, "seconds": 10.0, "images_per_second": 8.0}
+    assert resumed.report()[0] == whole | {"memory_bytes": {"images": 9, "codes": 2}}
+    assert costs(resumed.report()) == [
+        {"task": 0, "seconds": 15.0, "images_per_second": 6.7, "bytes_of_images": 9, "bytes_of_codes": 2},
+        {"task": 1, "seconds": 5.0, "images_per_second": 4.0, "bytes_of_images": 7, "bytes_of_codes": 2},
     ]
 
 

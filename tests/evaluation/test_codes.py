@@ -1,5 +1,6 @@
 """Probes, maps and compression of codes."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,6 +10,8 @@ from analysis_toys import FirstPixels, make_context, test_images
 from sklearn.metrics import pairwise_distances
 
 from lit_gen.core.types import InputError
+from lit_gen.evaluation.context import Codes
+from lit_gen.evaluation.uses.clusters import Clusters, agreement
 from lit_gen.evaluation.uses.code_map import CodeMap
 from lit_gen.evaluation.uses.probe import Probe, accuracies
 from lit_gen.evaluation.uses.reconstruction import Compression
@@ -95,3 +98,42 @@ def test_distortion_falls_with_the_size_of_the_code_as_by_hand():
         assert row["mse"] == pytest.approx(error, rel=1e-5)
         assert row["psnr"] == pytest.approx(-10 * math.log10(error) if error else math.inf, rel=1e-5)
     assert found.picture.ndim == 3 and found.picture.dtype == torch.uint8
+
+
+class Corners(FirstPixels):
+    """The code of an image is near the corner of a square that its class has."""
+
+    @torch.no_grad()
+    def encode(self, batch):
+        noise = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))[batch.index]
+        return torch.stack([batch.label % 2, batch.label // 2], 1) * 2e3 + 1e2 * noise
+
+
+def test_clusters_of_codes_are_the_classes_where_these_lie_apart():
+    found = Clusters(most=8, columns=3)(make_context(Corners(2)))
+    means, mixture, pixels = found.table
+    assert {row["clusters"] for row in found.table} == {4}, "by the criterion"
+    for row in (means, mixture):
+        assert (row["nmi"], row["ari"], row["accuracy"]) == pytest.approx((1, 1, 1))
+    assert pixels["what"] == "k-means of pixels" and len(found.rows) == pixels["test_images"] == 40
+    height, width, _ = found.picture.shape
+    assert (height - 1) / 4 == (width - 1) / 7, "a row for each cluster, two sides and a gap"
+    assert Clusters(number=5)(make_context(Corners(2))).table[0]["clusters"] == 5
+
+
+def test_clusters_are_matched_with_classes_as_well_as_can_be():
+    rng = np.random.default_rng(0)
+    label, cluster = rng.integers(0, 4, 50), rng.integers(0, 5, 50)
+    codes = Codes(torch.zeros(50, 1), torch.from_numpy(label), *(torch.zeros(50),) * 2)
+    best = max(
+        np.mean(np.array(classes)[cluster] == label) for classes in itertools.permutations([0, 1, 2, 3, -1])
+    )
+    assert agreement(cluster, codes)["accuracy"] == pytest.approx(best)
+    half = codes._replace(label=torch.where(torch.arange(50) < 25, codes.label, -1))
+    assert agreement(cluster, half) == agreement(cluster[:25], codes.only(torch.arange(50) < 25))
+    assert agreement(cluster, codes._replace(label=torch.full((50,), -1))) == {}
+
+
+def test_more_clusters_than_codes_are_refused():
+    with pytest.raises(InputError, match="number=31: more clusters than codes; toy has 30 training images"):
+        Clusters(number=31, n=30)(make_context())

@@ -2,6 +2,7 @@
 
 from lit_gen.evaluation.uses.anomaly import Anomaly
 from lit_gen.evaluation.uses.augmentation import Augmentation
+from lit_gen.evaluation.uses.clusters import Clusters
 from lit_gen.evaluation.uses.code_map import CodeMap
 from lit_gen.evaluation.uses.counterfactual import Counterfactual
 from lit_gen.evaluation.uses.denoise import Denoise
@@ -19,6 +20,7 @@ USES: dict[str, type] = {
     "reconstruction": Reconstruction,
     "anomaly": Anomaly,
     "map": CodeMap,
+    "clusters": Clusters,
     "probe": Probe,
     "compression": Compression,
     "denoise": Denoise,

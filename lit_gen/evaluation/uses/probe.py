@@ -62,7 +62,7 @@ def accuracies(
     from sklearn.neighbors import KNeighborsClassifier
 
     linear = fitted_line(train_code, train_label)(test_code, test_label)
-    train, test = _scaled(train_code, train_code), _scaled(test_code, train_code)
+    train, test = scaled(train_code, train_code), scaled(test_code, train_code)
     nearest = KNeighborsClassifier(min(neighbours, len(train))).fit(train, train_label.numpy())
     return linear, float(np.mean(nearest.predict(test) == test_label.numpy()))
 
@@ -71,10 +71,10 @@ def fitted_line(code: Tensor, label: Tensor) -> Callable[[Tensor, Tensor], float
     """A linear classifier of codes [N, Z] -> (codes, labels) -> share whose class it finds."""
     from sklearn.linear_model import LogisticRegression
 
-    linear = LogisticRegression(max_iter=_MOST_ITERATIONS).fit(_scaled(code, code), label.numpy())
+    linear = LogisticRegression(max_iter=_MOST_ITERATIONS).fit(scaled(code, code), label.numpy())
     if int(np.max(linear.n_iter_)) >= _MOST_ITERATIONS:
         log.warning("the linear probe has not converged in %d iterations", _MOST_ITERATIONS)
-    return lambda test, truth: float(np.mean(linear.predict(_scaled(test, code)) == truth.numpy()))
+    return lambda test, truth: float(np.mean(linear.predict(scaled(test, code)) == truth.numpy()))
 
 
 def mlp_accuracy(train: Codes, test: Codes, hidden: int, seed: int) -> float:
@@ -84,11 +84,11 @@ def mlp_accuracy(train: Codes, test: Codes, hidden: int, seed: int) -> float:
     net = MLPClassifier((hidden,), max_iter=300, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged: it stops when it gets no better, or here
-        net.fit(_scaled(train.code, train.code), train.label.numpy())
-    return float(np.mean(net.predict(_scaled(test.code, train.code)) == test.label.numpy()))
+        net.fit(scaled(train.code, train.code), train.label.numpy())
+    return float(np.mean(net.predict(scaled(test.code, train.code)) == test.label.numpy()))
 
 
-def _scaled(code: Tensor, like: Tensor) -> np.ndarray:
+def scaled(code: Tensor, like: Tensor) -> np.ndarray:
     """With one scale for all dimensions: those that a model does not use have next to no variance, and a
     scale of their own would blow their noise up.
     """
