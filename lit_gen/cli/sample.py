@@ -48,8 +48,8 @@ Draws images from a trained model. Image i is the same however many are drawn, b
   n        how many
   task     of models conditioned on the task; without it all tasks seen so far take turns
   label    of models conditioned on the label, one that was learned; without it all those take turns
-  place    of BinPlay, instead of n, task and label: what it remembers of these places in the stream of training
-           images, place=0:64 without the last
+  place    of BinPlay, instead of n, task and label: what it remembers of these places in the stream, with
+           place=0:64 those of the first 64 training images
   sampler  another way of drawing than the one that the model was scored with: sampler=NAME, sampler.KEY=VALUE
   denoiser a checkpoint of DAED or another diffusion model on images of this size, which takes away the last
            of the noise, from where its own first step begins

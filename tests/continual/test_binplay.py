@@ -7,7 +7,9 @@ from itertools import permutations
 
 import pytest
 import torch
-from toys import make_trainer
+from processes import start
+from test_runs import TINY, weights
+from toys import assert_same_state, make_trainer, walk
 
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import ClassSplit
@@ -208,3 +210,39 @@ def test_targets_of_the_classifier_are_labels_and_what_it_said_before():
     loss = model.class_loss(batch, 0.0)["loss"]
     assert float(loss) == pytest.approx(float((said - expected).square().mean()))
     assert math.isfinite(float(loss)) and float(loss) > 0
+
+
+@pytest.mark.slow
+def test_a_resume_inside_any_phase_changes_nothing(tmp_path):
+    def made():
+        torch.manual_seed(0)
+        return BinPlay(SPEC, 2, UniqueCodes(32), epochs=Epochs(2, 2, 2), free_epochs=0, repeats=1)
+
+    whole, *_ = walk(tmp_path / "whole", model=made())
+    copies = sorted((tmp_path / "whole").glob("copy-*.ckpt"))
+    assert len(copies) >= 12  # of two tasks with three phases that train, each for two epochs
+    for number, copy in enumerate(copies[:-1:2]):  # one inside each phase
+        resumed, *_ = walk(tmp_path / f"resumed-{number}", copy, made())
+        assert_same_state(whole, resumed)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path):
+    words = [word for word in TINY if not word.startswith(("model", "judges", "data.batch"))]
+    words += [
+        "model=binplay",
+        "judges=[]",
+        "data.global_batch_size=8",
+        "model.repeats=1",
+        "model.free_epochs=0",
+    ]
+    words += ["model.epochs={codes: 2, decoder: 2, classifier: 1}", "model.codes.num_bits=32"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    start("train", *words, f"output_dir={one}").ended()
+    both = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    start("train", *words, *both, f"output_dir={two}").ended()
+    one, two = weights(one), weights(two)
+    compared = [name for name in one if name.startswith(("encoder", "decoder.", "past"))]
+    assert len(compared) > 12
+    for name in compared:
+        torch.testing.assert_close(one[name], two[name], rtol=2e-3, atol=2e-4)
