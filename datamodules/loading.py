@@ -2,6 +2,7 @@
 
 # Without `from __future__ import annotations`: a constructor's hints are read where only a subclass is known.
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,22 @@ from lit_gen.core.random import DataUse, generator, processes
 from lit_gen.core.types import Batch, InputError, NonNegative, PairBatch, Positive, Spec, Split, Task
 
 _DIGESTS = "digests.npz"
+_PATIENCE = 120.0  # seconds for a batch from a worker; one that finds no shared memory never brings it
+
+
+def workers_failure(error: RuntimeError) -> str | None:
+    """What to say where processes that load brought no batch; None for everything else."""
+    text = str(error)
+    if not text.startswith("DataLoader "):
+        return None
+    shared = Path("/dev/shm")
+    room = f" ({shutil.disk_usage(shared).free / 1e6:,.1f} MB are free there)" if shared.is_dir() else ""
+    return (
+        f"data.num_workers: no batch came from the processes that load ({text.splitlines()[0].rstrip('.')}). "
+        f"They hand batches over in shared memory, {shared}{room}: use data.num_workers=0, which is as fast "
+        "for data in memory, or give it more room, as by docker run --shm-size=1g. A run goes on with "
+        "lit-gen train resume=<its folder> data.num_workers=0"
+    )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -213,6 +230,7 @@ class LoadedStream(LightningDataModule):
             sampler=batches,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            timeout=_PATIENCE if self.num_workers else 0,
             # A copy from ordinary memory would wait for all that the GPU has still to do.
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             # Its own, since every iterator draws once from the global generator otherwise.

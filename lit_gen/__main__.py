@@ -12,12 +12,15 @@ import sys
 
 from lit_gen.cli import CONF, did_you_mean, help, mistyped_choice
 from lit_gen.cli.parent import bound_to_first_process
+from lit_gen.cli.places import at_home, some_home
 from lit_gen.tracking.masking import without_secrets
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb and returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    if getattr(sys.stdout, "errors", "") == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no text that ASCII lacks ends a run
     try:
         with bound_to_first_process():
             code = _run(words)
@@ -80,7 +83,8 @@ def _run(words: list[str]) -> int:
     trust = [word.removeprefix("trust=") for word in keys if word.startswith("trust=")]
     keys = [word for word in keys if not word.startswith("trust=")]
     try:
-        with trusting(trust):
+        keys = list(map(at_home, keys))
+        with trusting(trust), some_home():
             if options:
                 from lit_gen.cli import config
 
@@ -90,6 +94,12 @@ def _run(words: list[str]) -> int:
         return _mistake(str(mistake))
     except OSError as error:
         if said := disk_failure(error):
+            return _mistake(said, code=1)
+        raise
+    except RuntimeError as error:
+        from datamodules.loading import workers_failure
+
+        if said := workers_failure(error):
             return _mistake(said, code=1)
         raise
 

@@ -32,10 +32,12 @@ from omegaconf.errors import (
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names, no_such_choice
 from lit_gen.cli.allowed import locate
-from lit_gen.cli.signatures import all_keys, check
+from lit_gen.cli.places import absolute, at_home
+from lit_gen.cli.signatures import all_keys, check, takes_path
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
 from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
 from lit_gen.core.types import InputError, below, together
+from lit_gen.tracking.connection import absolute_address
 
 _INSIDE = re.compile(r"\$\{(\.*\w[\w.\[\]-]*|times:[^${}]*|oc\.env:LIT_GEN_DATA,[^${}]*)\}")
 # ${times:2,${..latent_size}}
@@ -69,6 +71,11 @@ class Composed(NamedTuple):
         for part in key.split("."):
             node = node[part]
         return build(node, key, **given)
+
+    def anchored(self) -> Composed:
+        """The same, whose paths and SQLite databases are where they are from any folder."""
+        source = _anchored(self.source, self.config)
+        return self._replace(config=_resolved(source), source=source)
 
 
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
@@ -158,6 +165,26 @@ def _without_outside(source: Any, config: Any = "???") -> Any:
         ]
         return dict(values) if isinstance(source, dict) else [value for _, value in values]
     return config if _asks_outside(source) else source
+
+
+def _anchored(source: Any, config: Any, is_path: bool = False) -> Any:
+    """A copy of a config before interpolation; the default of ${oc.env:LIT_GEN_DATA} is what was used.
+
+    Args:
+        config: the same, resolved.
+        is_path: of a text, whether what takes it asks for a path.
+    """
+    if isinstance(source, dict):
+        return {key: _anchored(v, config[key], takes_path(config, key)) for key, v in source.items()}
+    if isinstance(source, list):
+        return [_anchored(value, config[number]) for number, value in enumerate(source)]
+    is_own, is_of_data = isinstance(source, str) and "${" not in source, "LIT_GEN_DATA" in str(source)
+    if is_own and source.startswith("sqlite:"):
+        return absolute_address(source)
+    if is_path and is_of_data:
+        place = str(Path(config).absolute())
+        return place if re.search(r"['\\${}]", place) else f"${{oc.env:LIT_GEN_DATA,'{place}'}}"
+    return absolute(config) if is_path and is_own else source
 
 
 def _asks_outside(value: Any) -> bool:
@@ -275,7 +302,7 @@ def _choice(word: Word, conf: Path) -> str | None:
 
 def _resolved(source: dict[str, Any]) -> dict[str, Any]:
     try:
-        return OmegaConf.to_container(OmegaConf.create(source), resolve=True, throw_on_missing=True)
+        return at_home(OmegaConf.to_container(OmegaConf.create(source), resolve=True, throw_on_missing=True))
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:
         asked = re.search(r"resolving interpolation: Missing mandatory value: (\S+)", str(error))
         key = asked[1] if asked else error.full_key

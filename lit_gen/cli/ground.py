@@ -122,9 +122,12 @@ class Ground:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """A program and all that it started, at once."""
+    """A program and all that it started, at once; on Windows, which knows no groups, the program."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
     except ProcessLookupError:
         return
     process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from lit_gen.cli.train import Parts, assemble
 from lit_gen.cli.trial import Points, Trial, TriedPhase
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.files import writable_file, write_json
+from lit_gen.core.memory import peak_memory
 from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Diverged, InputError, Positive, StreamData, Task
 from lit_gen.evaluation.tables import as_text
@@ -128,7 +128,6 @@ def _plan(
     checkpoint = max(file.stat().st_size for file in (folder.path / "checkpoints").iterdir())
     pictures = [trial.scores[stage].num_bytes for stage in sorted(scored & trial.scores.keys())]
     device, is_cuda = trainer.strategy.root_device, trainer.strategy.root_device.type == "cuda"
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "lines": [line._asdict() | {"seconds": line.seconds()} for line in lines],
         "seconds": sum(line.seconds() for line in lines),
@@ -136,7 +135,7 @@ def _plan(
         "steps": sum(line.steps for line in lines),
         "images": sum(line.images for line in lines),
         "points": sum(line.points for line in lines),
-        "memory_bytes": memory,
+        "memory_bytes": peak_memory(),
         "device_memory_bytes": torch.cuda.max_memory_allocated(device) if is_cuda else None,
         "checkpoint_bytes": checkpoint,
         "disk_bytes": checkpoint * (len(data.stages) + 1) + int(np.mean(pictures) * len(data.stages)),
@@ -315,7 +314,8 @@ def _as_text(plan: Mapping[str, Any], devices: Sequence[int]) -> str:
         if world == 1
         else f"measured with {world}, what they tell each other included"
     )
-    memory = f"{_size(plan['memory_bytes'])} of each process"
+    main = plan["memory_bytes"]
+    memory = "not told by this system" if main is None else f"{_size(main)} of each process"
     if own is not None:
         memory += f", {_size(own)} of each GPU"
     return "\n".join(

@@ -51,6 +51,10 @@ _OF_TRAINER: dict[str, Any] = {
         "node: phases, averages and checkpoints need the whole model in every process, and processes that "
         "are started as this one was (no FSDP, DeepSpeed or other shards, none that is spawned or forked)",
     ],
+    "precision": Annotated[
+        Literal["32-true", "32", 32, "bf16-mixed", "bf16", "16-mixed", "16", 16, None],
+        "32-true, bf16-mixed or 16-mixed: noise, samplers and judges are float32, as weights must be",
+    ],
     "num_nodes": Positive,
     "accumulate_grad_batches": Positive,
     "max_epochs": Annotated[int, at.Ge(-1)] | None,

@@ -29,7 +29,7 @@ CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "
 _BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
 _BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
 """All that a run writes before its first checkpoint."""
-_MAY_CHANGE = ("trainer", "logger", "data.root", "checkpoint", "cpu_threads", "compile")
+_MAY_CHANGE = ("trainer", "logger", "data.root", "data.num_workers", "checkpoint", "cpu_threads", "compile")
 """Keys of a run that may be others when it is resumed."""
 _MOST_NAMED = 4
 

@@ -15,6 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types as at
@@ -186,6 +187,14 @@ def signature_of(target: Callable[..., Any]) -> Signature:
 def is_node(value: Any) -> bool:
     """Whether this describes an object to build."""
     return isinstance(value, dict) and "_target_" in value
+
+
+def takes_path(node: Any, name: str) -> bool:
+    """Whether what a node makes takes a path by this name."""
+    if not is_node(node):
+        return False
+    parameter = signature_of(locate(node["_target_"])).parameters.get(name)
+    return parameter is not None and Path in (parameter.hint, *get_args(parameter.hint))
 
 
 def _makes(wanted: Any, node: dict[str, Any]) -> bool:

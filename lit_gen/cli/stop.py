@@ -42,8 +42,9 @@ class Stop:
         if os.getpid() != self._process or self.is_late or self.code is not None:
             return
         self.code = 128 + number
-        # What was told with us ends now, and is no reason for torch to raise.
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        if hasattr(signal, "SIGCHLD"):
+            # What was told with us ends now, and is no reason for torch to raise.
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         if self.is_first:
             raise SIGTERMException(self.code)
         last = threading.Timer(_PATIENCE, os._exit, [self.code])

@@ -57,7 +57,9 @@ def _chosen(
         return int(given), "OMP_NUM_THREADS"
     if trainer.strategy.root_device.type != "cpu":
         return torch.get_num_threads(), "the default beside a GPU"
-    every = max(1, len(os.sched_getaffinity(0)) // max(1, trainer.num_devices))
+    # macOS and Windows do not tell which cores are this process's.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    every = max(1, cores // max(1, trainer.num_devices))
     if every == 1:
         return 1, "one core for each process"
     rates = {count: _steps_per_second(count, module, datamodule) for count in (1, every)}

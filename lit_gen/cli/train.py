@@ -91,7 +91,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     resume = own.get("resume", "null")
     is_new, stored, start = resume == "null", None, {}
     if is_new:
-        composed = compose("train", others)
+        composed = compose("train", others).anchored()
         config = composed.config
         folder = new_folder(config["output_dir"], composed.choices, config["seed"])
         config["output_dir"] = composed.source["output_dir"] = str(folder.path)
@@ -116,7 +116,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
         # config.yaml alone is enough: it says the same, with every interpolation already done.
         source = stored.config if stored is not None else start.get("source")
         source = source or folder.read_config()
-        composed = recompose(source | {"output_dir": str(folder.path)}, others)
+        composed = recompose(source | {"output_dir": str(folder.path)}, others).anchored()
         folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
     if is_new:

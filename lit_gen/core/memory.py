@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from lit_gen.core.types import InputError
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 _MAKERS = {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros}
 _MAKERS |= {torch.rand, torch.randint, torch.randn, torch.randperm}
@@ -38,10 +44,20 @@ class OutOfMemory(InputError):
 
 def machine_memory() -> int:
     """Bytes of main memory, used or not; in a container, what it is allowed."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Windows tells it in no such way; more than any machine has is no bound.
+    there = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+    )
     with suppress(OSError, ValueError):  # no such file outside Linux, and "max" where there is no limit
         return min(there, int(_ALLOWED.read_text(encoding="ascii")))
     return there
+
+
+def peak_memory() -> int | None:
+    """Bytes of main memory that this process had at most; None where the system does not tell."""
+    if resource is None:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def refuse_beyond_memory(num_bytes: float, what: str) -> None:

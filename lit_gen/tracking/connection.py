@@ -62,7 +62,7 @@ def find_address(given: str | None, folder: Path) -> str:
     address = given or os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
         home = folder.resolve().parent
-        return f"sqlite:///{(home.parent if home.name == 'runs' else home) / 'mlflow.db'}"
+        return absolute_address("sqlite://", (home.parent if home.name == "runs" else home) / "mlflow.db")
     scheme = re.split(r"[:+]", address)[0].lower() if ":" in address or address == "databricks" else "file"
     allows_files = os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("1", "true")
     if scheme not in (*_DATABASES, *_SERVERS, *(["file"] if allows_files else [])):
@@ -79,13 +79,41 @@ def find_address(given: str | None, folder: Path) -> str:
         os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(name))
         os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
         return f"{scheme}://{place}"
-    return address
+    return absolute_address(address)
 
 
 def sqlite_file(address: str) -> Path | None:
-    """The file of a SQLite database; None for all other addresses."""
-    path = address.split("///", 1)[-1].split("?", 1)[0]
-    return Path(path) if address.startswith("sqlite:") and path != ":memory:" else None
+    """The file of a SQLite database; None for all other addresses.
+
+    Raises:
+        InputError: the address cannot be read.
+    """
+    if not address.startswith("sqlite:"):
+        return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        path = make_url(address).database
+    except ArgumentError as error:
+        raise InputError(f"{address}: is no address; give sqlite:///<file>") from error
+    return Path(path) if path and not path.startswith((":memory:", "file:")) else None
+
+
+def absolute_address(address: str, file: Path | None = None) -> str:
+    """That of a SQLite file, or of this one, with the whole path, quoted; all others as they are.
+
+    Raises:
+        InputError: versions of SQLAlchemy before 2.1 read no address of such a file.
+    """
+    if (file := file or sqlite_file(address)) is None:
+        return address
+    from sqlalchemy.engine import make_url
+
+    quoted = make_url(address).set(database=str(file.absolute())).render_as_string(hide_password=False)
+    if sqlite_file(quoted) != file.absolute():
+        raise InputError(f"tracking_uri: SQLAlchemy 2.1 or newer is needed for the ? in {file}")
+    return quoted
 
 
 def import_quietly() -> None:

@@ -68,7 +68,7 @@ class TrackingLogger(Logger):
         tracking_uri: str | None = None,
         experiment_name: str = "lit-gen",
         run_name: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | float | bool] | None = None,
         system_metrics: bool = False,
         log_checkpoint: bool = False,
         register_as: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lit_gen.core.files import write_json
-from lit_gen.tracking.connection import connect, sqlite_file
+from lit_gen.tracking.connection import absolute_address, connect, sqlite_file
 from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.names import shown_name
 
@@ -187,7 +188,8 @@ class MlflowRun:
         file = self.folder / "run.json"
         try:
             note = json.loads(file.read_text(encoding="utf-8"))
-            return {note["tracking_uri"]: note["mlflow_run_id"]} | note.get("runs", {})
+            known = {note["tracking_uri"]: note["mlflow_run_id"]} | note.get("runs", {})
+            return {absolute_address(address): run_id for address, run_id in known.items()}
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, AttributeError, TypeError):
@@ -214,6 +216,8 @@ class MlflowRun:
 
         database = sqlite_file(self.address)
         place = re.sub(r"[^\w.\-]", "_", self.experiment)
+        if len(place.encode()) > 200:  # file systems take 255
+            place = f"{place[:40]}-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
         files = database and database.resolve().parent / "mlartifacts" / place
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:

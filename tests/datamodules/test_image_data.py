@@ -2,18 +2,21 @@
 
 import importlib
 import inspect
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from data_toys import Recorder, joined, stream, trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import datamodules
+from datamodules import loading
 from datamodules.digits import Digits
 from datamodules.loading import LoadedStream
 from datamodules.tasks import NoSplit
+from lit_gen.__main__ import main
 from lit_gen.core.images import to_float
 from lit_gen.core.types import ImageSpec, InputError
 
@@ -220,3 +223,25 @@ def test_every_data_set_says_what_it_takes_and_works_with_its_defaults():
     digits = Digits()
     assert len(digits.dataset("train")) == 1262 and digits.tasks[0].name == "all"
     assert digits.dataset("test")[np.arange(9)].ready().image.abs().max() == 1
+
+
+class Stuck(Dataset):
+    """What a worker never brings."""
+
+    def __getitem__(self, index):
+        time.sleep(2)
+
+
+def test_workers_that_bring_nothing_are_told_of_with_the_way_out(monkeypatch, capsys):
+    monkeypatch.setattr(loading, "_PATIENCE", 0.5)
+    data = stream(num_workers=1)
+
+    def run(words):
+        next(iter(data._loader(Stuck(), [0])))
+
+    monkeypatch.setattr("lit_gen.cli.train.run", run)
+    assert main(["train"]) == 1
+    said = capsys.readouterr().err
+    assert "timed out after 0.5 seconds" in said and "use data.num_workers=0" in said
+    data.num_workers = 0
+    assert len(next(iter(data.train_dataloader())).index) == 7  # none of its own has to hurry

@@ -30,7 +30,8 @@ def test_default_database_is_beside_the_folder_of_runs(tmp_path, monkeypatch):
     assert TrackingLogger(tmp_path / "mine").tracking_uri == beside
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
     assert TrackingLogger(tmp_path).tracking_uri == "http://somewhere:5000"
-    assert TrackingLogger(tmp_path, "sqlite:///x.db").tracking_uri == "sqlite:///x.db"
+    monkeypatch.chdir(tmp_path)
+    assert TrackingLogger(tmp_path, "sqlite:///x.db").tracking_uri == f"sqlite:///{tmp_path}/x.db"
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "gopher://host"])
@@ -244,3 +245,23 @@ def test_the_system_is_measured_and_the_users_address_stays(tmp_path, database, 
     run = client(database).get_run(logger.run_id)
     assert run.info.status == "FINISHED"
     assert "system/cpu_utilization_percentage" in run.data.metrics
+
+
+def test_any_folder_any_name_of_an_experiment_and_tags_that_are_numbers(tmp_path):
+    folder = tmp_path / "a?b%20c #d" / "run"
+    folder.mkdir(parents=True)
+    logger = TrackingLogger(folder, experiment_name="\xfc" * 300, tags={"v": 3})
+    logger.start()
+    logger.log_text("hello", "said.txt")
+    logger.finish("FINISHED")
+    assert not logger.is_behind
+    assert {path.name for path in folder.parent.iterdir()} - {"mlflow.db.lock"} == {
+        "run",
+        "mlflow.db",
+        "mlartifacts",
+    }
+    (kept,) = (folder.parent / "mlartifacts").iterdir()
+    assert len(kept.name.encode()) < 200 and [f.read_text() for f in kept.rglob("said.txt")] == ["hello"]
+    assert client(logger.tracking_uri).get_run(logger.run_id).data.tags["v"] == "3"
+    again = TrackingLogger(folder)
+    assert again.run_id == logger.run_id
