@@ -37,8 +37,8 @@ def workers_failure(error: RuntimeError) -> str | None:
     room = f" ({shutil.disk_usage(shared).free / 1e6:,.1f} MB are free there)" if shared.is_dir() else ""
     return (
         f"data.num_workers: no batch came from the processes that load ({text.splitlines()[0].rstrip('.')}). "
-        f"They hand batches over in shared memory, {shared}{room}: use data.num_workers=0, which is as fast "
-        "for data in memory, or give it more room, as by docker run --shm-size=1g. A run goes on with "
+        f"Mostly they find no shared memory, {shared}{room}, to hand it over in: use data.num_workers=0, "
+        "which is as fast for data in memory, or make room, as by docker run --shm-size=1g. Go on with "
         "lit-gen train resume=<its folder> data.num_workers=0"
     )
 

@@ -178,10 +178,10 @@ def _anchored(source: Any, config: Any, is_path: bool = False) -> Any:
         return {key: _anchored(v, config[key], takes_path(config, key)) for key, v in source.items()}
     if isinstance(source, list):
         return [_anchored(value, config[number]) for number, value in enumerate(source)]
-    is_own, is_of_data = isinstance(source, str) and "${" not in source, "LIT_GEN_DATA" in str(source)
+    is_own = isinstance(source, str) and "${" not in source
     if is_own and source.startswith("sqlite:"):
         return absolute_address(source)
-    if is_path and is_of_data:
+    if is_path and re.fullmatch(r"\$\{oc\.env:LIT_GEN_DATA,[^${}]*\}", str(source)):
         place = str(Path(config).absolute())
         return place if re.search(r"['\\${}]", place) else f"${{oc.env:LIT_GEN_DATA,'{place}'}}"
     return absolute(config) if is_path and is_own else source

@@ -189,7 +189,7 @@ class MlflowRun:
         try:
             note = json.loads(file.read_text(encoding="utf-8"))
             known = {note["tracking_uri"]: note["mlflow_run_id"]} | note.get("runs", {})
-            return {absolute_address(address): run_id for address, run_id in known.items()}
+            return {absolute_address(address): run_id for address, run_id in known.items()} | known
         except FileNotFoundError:
             pass
         except (OSError, ValueError, LookupError, AttributeError, TypeError):

@@ -4,17 +4,21 @@ import io
 import os
 import pwd
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from processes import Started
 from test_runs import TINY
 
 import lit_gen.__main__
 from lit_gen.__main__ import main
+from lit_gen.cli import ground
 from lit_gen.cli.config import compose, recompose
 from lit_gen.cli.places import at_home, some_home
+from lit_gen.cli.stop import Stop
 from lit_gen.core import memory
 from lit_gen.core.types import InputError
 
@@ -118,10 +122,13 @@ def on_another_system(*words):
     """What macOS and Windows lack, taken away from a training."""
     for name in ("sched_getaffinity", "sched_setaffinity", "sysconf", "killpg", "getppid", "getuid", "fork"):
         delattr(os, name)
-    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGCHLD", "SIGKILL"):
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGCHLD"):
         delattr(signal, name)
     sys.modules["resource"] = sys.modules["fcntl"] = sys.modules["pwd"] = None
     os.environ.pop("OMP_NUM_THREADS", None)
     memory.resource = None
+    ground.kill(subprocess.Popen([sys.executable, "-c", "input()"]))
+    with pytest.raises(SIGTERMException):
+        Stop(is_first=True)(15, None)
     assert memory.peak_memory() is None and memory.machine_memory() > 10**9
     sys.exit(lit_gen.__main__.main(["train", *words]))

@@ -277,7 +277,7 @@ def test_devices_that_lightning_understands_pass(devices):
         ("devices", "abc", "a number of devices (-1: all there are), a list of their indices"),
         ("devices", 0, 'such as [0,2], or "auto"'),
         ("num_nodes", 0, "int > 0"),
-        ("precision", "17", "'bf16-mixed'"),
+        ("precision", "17", "bf16-mixed"),
         ("fast_dev_run", "yes", "int or bool"),
         ("max_epcohs", 3, "Did you mean trainer.max_epochs?"),
         ("check_val_every_n_epoch", 0, "int > 0 or null, got 0"),
