@@ -36,6 +36,7 @@ class AlignedSolver(Solver):
         classifier: its net has `num_features` and, on these, `classes`.
         distil_epochs: of the features; None is the Trainer's length.
         frozen: the features stay as they were distilled while the head learns; false: both learn.
+        head_optimizer: of the second phase, whose one layer bears a larger rate; None is the classifier's.
 
     The other arguments are those of `Solver`.
     """
@@ -47,6 +48,7 @@ class AlignedSolver(Solver):
         num_tasks: Positive,
         distil_epochs: Positive | None = None,
         frozen: bool = True,
+        head_optimizer: OptimizerFactory | None = None,
         labels: LabelSource | None = None,
         real: bool = True,
         pool_size: Positive = 5000,
@@ -65,7 +67,7 @@ class AlignedSolver(Solver):
             generator, classifier, num_tasks, labels, real, pool_size, epochs, later_epochs, later_optimizer,
             sampler, spec,
         )  # fmt: skip
-        self.distil_epochs, self.frozen = distil_epochs, frozen
+        self.distil_epochs, self.frozen, self.head_optimizer = distil_epochs, frozen, head_optimizer
         code_size = generator.abilities().translated(torch.zeros(1, dtype=torch.long)).shape[1]
         self.to_code = nn.Linear(classifier.net.num_features, code_size)
 
@@ -77,9 +79,10 @@ class AlignedSolver(Solver):
             "features", self.distil, (*body, self.to_code), self.distil_epochs,
             self.classifier.make_optimizer, schedule=self.classifier.schedule, begin=last.begin,
         )  # fmt: skip
-        if self.frozen:
-            last = replace(last, turns=(replace(last.turns[0], trains=(net.classes,)),))
-        return (*others, features, replace(last, begin=do_nothing))
+        (turn,) = last.turns
+        trains = (net.classes,) if self.frozen else turn.trains
+        turn = replace(turn, trains=trains, optimizer=self.head_optimizer or turn.optimizer)
+        return (*others, features, replace(last, turns=(turn,), begin=do_nothing))
 
     def distil(self, batch: Batch, progress: float) -> Terms:
         """How far features are from the codes of as many drawn images; `unexplained` is their part of the

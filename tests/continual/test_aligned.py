@@ -58,7 +58,7 @@ def test_features_are_held_against_the_codes_behind_drawn_images():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_the_head_learns_on_features_that_stay_or_that_learn_too(frozen):
-    model = aligned(frozen=frozen)
+    model = aligned(frozen=frozen, head_optimizer=torch.optim.SGD)
     net = model.classifier.net
     *_, features, head = model.phases(task(1))
     learns = {id(p) for part in features.trains for p in part.parameters()}
@@ -66,6 +66,7 @@ def test_the_head_learns_on_features_that_stay_or_that_learn_too(frozen):
     assert learns == body
     learns = {id(p) for part in head.trains for p in part.parameters()}
     assert learns == {id(p) for p in (net.classes if frozen else net).parameters()}
+    assert head.turns[0].optimizer is torch.optim.SGD
 
 
 def test_labels_are_those_of_the_classifier_before_its_features_changed():

@@ -15,6 +15,7 @@ from lit_gen.evaluation.overview import (
     frame_of,
     markdown,
     measure,
+    memory_kept,
     overview_of,
     picture_of,
     read_scores,
@@ -104,6 +105,12 @@ def test_speed_is_that_of_all_phases_together():
     phases = [{"images": 300, "seconds": 2.0}, {"images": 100, "seconds": 6.0}]
     assert training_speed(phases) == {"train_seconds": 8.0, "images_per_second": 50.0}
     assert training_speed([]) == {"train_seconds": 0}
+
+
+def test_memory_is_that_of_the_task_that_keeps_most_and_only_of_several_tasks():
+    tasks = [{"task": k, "seconds": 9e9, "bytes_of_images": k * 10**6, "bytes_of_codes": 5} for k in (2, 1)]
+    assert memory_kept(tasks) == {"memory_kept": 2.000005}
+    assert memory_kept(tasks[:1]) == memory_kept([]) == {}
 
 
 def test_what_a_model_cannot_do_is_not_measured():
