@@ -206,6 +206,8 @@ class BinPlay(LitGenerator):
     def phases(self, task: Task) -> tuple[Phase, ...]:
         epochs, rate = self.lengths, Exponential(0.99, self.lengths.decoder)
         optimizer = None if task.index else self.first_decoder_optimizer
+        # Before anything is trained: codes that do not reach so far say so.
+        self.codes(torch.tensor([task.first_index + task.num_images - 1], device=self.device))
         return (
             Phase.single("codes", partial(self.code_loss, task), (self.encoder, self.decoder), epochs.codes,
                          each_epoch=self._free_codes, begin=self._begin),

@@ -149,6 +149,20 @@ def trained(num_tasks=2, **settings) -> tuple[BinPlay, SyntheticData]:
     return model, data
 
 
+def test_a_stream_beyond_the_codes_is_refused_before_its_first_task():
+    torch.manual_seed(0)
+    data = SyntheticData(spec=SPEC, split=ClassSplit(2), num_tasks=2, num_images=80)
+    data.setup()
+    model = BinPlay(SPEC, 2, UniqueCodes(7))  # 64 places
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="place 79: unique codes of 7 bits are there for 64 places"):
+        model.phases(data.tasks[1])
+    with pytest.raises(InputError, match=r"num_bits="):
+        fit_stages(make_trainer(), model, data)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    BinPlay(SPEC, 2, LegacyCodes()).phases(Task(1, "late", (0, 0, 5, 5), 10**6, 10))  # these come again
+
+
 @pytest.mark.slow
 def test_a_decoder_that_memorised_gives_images_back_from_their_places():
     model, data = trained()
