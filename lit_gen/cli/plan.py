@@ -78,7 +78,7 @@ def run(words: list[str]) -> int:
         raise InputError(f"{refused[0]}: lit-gen plan looks at a whole run from its beginning; leave it out")
     if (out := own.get("out")) is not None:
         writable_file("out", out)
-    with told_to_stop(is_first=rank() == 0), ExitStack() as at_the_end:
+    with told_to_stop(), ExitStack() as at_the_end:
         place = at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="lit-gen-plan-"))
         plan = _plan(others, own.get("seconds", 5.0), Path(place), imported, at_the_end)
     if rank() == 0:
