@@ -41,8 +41,8 @@ def launched(trainer: Mapping[str, Any]) -> Fabric:
 
 
 def moved_to(source: Mapping[str, Any], words: Sequence[str]) -> Composed:
-    """A run's stored configuration with words over it. Of these `trainer=NAME` says only where it goes on: all
-    else of the Trainer stays as it was stored, unless a word names the key.
+    """A run's stored configuration with words over it. Of these `trainer=NAME` says only where it goes on:
+    all else of the Trainer stays as it was stored, unless a word names the key.
 
     Raises:
         InputError: see `recompose`.

@@ -136,6 +136,8 @@ def patience(strategy: Strategy, leave: Callable[[], object] = lambda: None) -> 
     launcher, world = _launcher(), getattr(strategy, "num_processes", 1) * getattr(strategy, "num_nodes", 1)
     seconds = float(os.environ.get(_SECONDS, 60))
     over = threading.Event()
+    name = {_TORCHRUN: "WORLD_SIZE", _SRUN: "SLURM_NTASKS", _HAND: "LOCAL_RANK"}.get(launcher)
+    reason = f"{name}={os.environ.get(name)}" if name else "trainer.num_nodes"
 
     def watch() -> None:
         began = time.monotonic()
@@ -146,8 +148,8 @@ def patience(strategy: Strategy, leave: Callable[[], object] = lambda: None) -> 
             return
         who = f"the other {world - 1} of {world} processes" if rank() == 0 else "process 0"
         log.error(
-            "waited %g s for %s: %s says that they are started beside this one, by somebody else. Start them,"
-            " or unset %s; %s= waits longer", seconds, who, _reason(launcher), _reason(launcher), _SECONDS
+            "waited %g s for %s: %s says that somebody else starts them. Start them, or unset %s; %s= waits"
+            " longer", seconds, who, reason, reason.partition("=")[0], _SECONDS
         )  # fmt: skip
         if rank() == 0:
             leave()
@@ -159,11 +161,6 @@ def patience(strategy: Strategy, leave: Callable[[], object] = lambda: None) -> 
         yield
     finally:
         over.set()
-
-
-def _reason(launcher: str | None) -> str:
-    name = {_TORCHRUN: "WORLD_SIZE", _SRUN: "SLURM_NTASKS", _HAND: "LOCAL_RANK"}.get(launcher)
-    return f"{name}={os.environ.get(name)}" if name else "trainer.num_nodes"
 
 
 def lost_processes(strategy: Strategy) -> list[str]:

@@ -310,8 +310,8 @@ def _refuse_no_effect(folder: RunFolder, words: Sequence[str], is_new: bool) -> 
     if useless := [word for word in words if not is_new or key_of(word) in ends]:
         raise InputError(
             f"{' '.join(useless)}: would change nothing, since the run in {folder.path} is finished. For "
-            f"a longer one train anew; to go on from an earlier moment: resume={folder.path}/checkpoints/<file>"
-            " output_dir=<a new folder>"
+            f"a longer one train anew; to go on from an earlier moment: resume={folder.path}/checkpoints/"
+            "<file> output_dir=<a new folder>"
         )
 
 
