@@ -15,6 +15,7 @@ from processes import together
 from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
 from lit_gen.__main__ import main
+from lit_gen.core.module import LitModel
 from lit_gen.core.progress import Course
 from lit_gen.core.stages import fit_stages
 
@@ -125,13 +126,20 @@ def test_two_processes_one_and_two_again_have_the_rates_of_a_run_that_nothing_di
 
 
 @pytest.fixture
-def stopped(tmp_path):
-    """A run of six epochs after five of them, as a kill would leave it."""
-    folder = tmp_path / "run"
+def stopped(tmp_path, monkeypatch):
+    """A run of six epochs that was stopped in the fourth."""
+
+    def until_then(module, batch, batch_idx):
+        if module.course.batches_done == 20:
+            raise KeyboardInterrupt
+        whole(module, batch, batch_idx)
+
+    whole, folder = LitModel.on_train_batch_start, tmp_path / "run"
     words = ["trainer.max_epochs=6", "trainer.gradient_clip_val=0.5", f"output_dir={folder}"]
-    assert main(["train", *TINY, *words]) == 0
-    for name in ("summary.json", "checkpoints/task-0.ckpt", "checkpoints/last.ckpt"):
-        (folder / name).unlink()
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(LitModel, "on_train_batch_start", until_then)
+        main(["train", *TINY, *words])
+    assert json.loads((folder / "summary.json").read_text())["batches"] == 21
     return folder
 
 
