@@ -49,8 +49,9 @@ Trains a model, task after task, scores it after every task, and keeps everythin
 
   experiment=    a named run; GROUP=NAME and KEY=VALUE change it
   resume=        goes on with a run that was stopped, exactly as if it had not been; only trainer.*, logger.*
-                 and data.root can be changed; with output_dir= what comes is a new run in a folder of its
-                 own, and the data may have changed
+                 and data.root can be changed, and trainer=NAME changes its devices and strategy alone;
+                 config.yaml stays, changes stand in config.resumed-1.yaml; with output_dir= what comes is a
+                 new run in a folder of its own, and the data may have changed
   scores=later   leaves the scores to lit-gen evaluate ckpt=RUN@all, beside the training with follow=true
   seed=          0 is a seed
   --cfg          prints the configuration and stops
