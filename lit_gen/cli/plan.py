@@ -18,6 +18,7 @@ from annotated_types import Gt
 from lightning import seed_everything
 
 from lit_gen.cli.config import compose
+from lit_gen.cli.launchers import settle
 from lit_gen.cli.lean import old_objects_left_alone
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import new_folder, rank
@@ -97,6 +98,7 @@ def _plan(
     config = composed.config
     if config["trainer"].get("fast_dev_run"):
         raise InputError("trainer.fast_dev_run: such a run takes a moment; leave it out to plan a whole one")
+    settle(config["trainer"])
     config["logger"], config["trainer"] = None, config["trainer"] | {"max_time": None}
     folder = new_folder(str(place / "run"), composed.choices, config["seed"])
     at_the_end.callback(folder.lock.release)
