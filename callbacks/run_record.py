@@ -107,7 +107,8 @@ class RunRecord(Callback):
             tracker.log_hyperparams(self.config)
             place = (trainer.strategy.root_device, trainer.world_size)
             tell_about(tracker, self.about or about_run(trainer.datamodule, *place))
-            self._keep_text("config.yaml")
+            for file in sorted(Path(trainer.default_root_dir).glob("config*.yaml")):
+                self._keep_text(file.name)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ready_metrics_file()  # not in `setup`: a checkpoint's state is loaded after it

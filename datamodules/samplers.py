@@ -118,6 +118,12 @@ class EvenBatches(SequentialSampler):
         share = np.arange(self.rank, self.num_images, self.num_replicas)
         yield from np.array_split(share, self.num_batches)
 
+    def dealt(self, batch: int) -> Dealt:
+        """How many images there are in a batch."""
+        shares = [len(range(rank, self.num_images, self.num_replicas)) for rank in range(self.num_replicas)]
+        counts = [share // self.num_batches + (batch < share % self.num_batches) for share in shares]
+        return Dealt(counts[self.rank], sum(counts))
+
 
 class Blocks(SequentialSampler):
     """Blocks of images in fixed order, each of one task, dealt to the processes one by one.

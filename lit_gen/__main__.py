@@ -15,6 +15,9 @@ from lit_gen.cli.parent import bound_to_first_process
 from lit_gen.cli.places import at_home, some_home
 from lit_gen.tracking.masking import without_secrets
 
+_OF_SEVERAL = ("train", "evaluate", "sample", "stats", "plan", "check")
+"""Verbs that look themselves at who has started them; the others are one process."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb and returns its exit code."""
@@ -76,6 +79,7 @@ def _run(words: list[str]) -> int:
         return _mistake(mistake)
     # From here on torch is needed.
     from lit_gen.cli.allowed import trusting
+    from lit_gen.cli.launchers import settle
     from lit_gen.core.files import disk_failure
     from lit_gen.core.types import InputError
 
@@ -89,6 +93,8 @@ def _run(words: list[str]) -> int:
                 from lit_gen.cli import config
 
                 return _say(config.as_yaml(without_secrets(config.compose(verb, keys).config)).rstrip())
+            if verb not in _OF_SEVERAL:
+                settle({"devices": 1})
             return importlib.import_module(f"lit_gen.cli.{verb}").run(keys)
     except InputError as mistake:
         return _mistake(str(mistake))

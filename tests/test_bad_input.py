@@ -276,7 +276,8 @@ def test_an_mlflow_server_out_of_reach_does_not_end_the_run(tmp_path, capsys, mo
 
 
 def test_a_launcher_that_has_started_another_number_of_processes_is_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=3", f"output_dir={tmp_path / 'run'}"]
     assert main(["train", "experiment=quickstart", "logger=csv", *words]) == 2
     assert "torchrun has started 2 process(es)" in capsys.readouterr().err and not (tmp_path / "run").exists()

@@ -114,8 +114,9 @@ class CopyingCheckpoints(RunCheckpoints):
 
     def save(self, trainer, task=None):
         super().save(trainer, task)
-        number = len(list(self.place.glob("copy-*.ckpt")))
-        shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")
+        if trainer.is_global_zero:
+            number = len(list(self.place.glob("copy-*.ckpt")))
+            shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")
 
 
 def walk(folder, ckpt_path=None, model=None, callbacks=(), **settings):

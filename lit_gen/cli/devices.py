@@ -7,10 +7,12 @@ from typing import Any
 
 from lightning import Fabric
 
-from lit_gen.cli.config import build, plain_errors
+from lit_gen.cli.config import Composed, build, compose, plain_errors, recompose
+from lit_gen.cli.launchers import patience, settle
 from lit_gen.cli.words import key_of
 
-_USED = ("accelerator", "devices", "num_nodes", "strategy", "precision", "plugins")
+_PLACE = ("accelerator", "devices", "num_nodes", "strategy", "plugins")
+_USED = (*_PLACE, "precision")
 KEYS = tuple(f"trainer.{name}" for name in _USED)
 """What such a command uses of a trainer, for `refuse_unused`."""
 
@@ -25,6 +27,7 @@ def launched(trainer: Mapping[str, Any]) -> Fabric:
     Raises:
         InputError: there are no such devices, or no such strategy.
     """
+    settle(trainer)
     given = {name: trainer[name] for name in _USED if name in trainer}
     with plain_errors("trainer", given):
         plugins = build(given.pop("plugins", None), "trainer.plugins")
@@ -32,8 +35,26 @@ def launched(trainer: Mapping[str, Any]) -> Fabric:
             fabric = Fabric(**given, plugins=plugins)
         except RuntimeError as error:  # where Trainer raises one of its own
             raise ValueError(str(error)) from error
-        fabric.launch()
+        with patience(fabric.strategy):
+            fabric.launch()
     return fabric
+
+
+def moved_to(source: Mapping[str, Any], words: Sequence[str]) -> Composed:
+    """A run's stored configuration with words over it. Of these `trainer=NAME` says only where it goes on:
+    all else of the Trainer stays as it was stored, unless a word names the key.
+
+    Raises:
+        InputError: see `recompose`.
+    """
+    groups = [word for word in words if key_of(word) == "trainer"]
+    if groups:
+        chosen = compose("train", groups).source
+        places = {name: chosen["trainer"][name] for name in _PLACE if name in chosen["trainer"]}
+        kept = {name: value for name, value in source["trainer"].items() if name not in _PLACE}
+        choices = source.get("choices", {}) | {"trainer": chosen["choices"]["trainer"]}
+        source = {**source, "trainer": kept | places, "choices": choices}
+    return recompose(source, [word for word in words if word not in groups])
 
 
 def with_one_device(words: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from annotated_types import Gt
 from lightning import seed_everything
 
 from lit_gen.cli.config import compose
+from lit_gen.cli.launchers import settle
 from lit_gen.cli.lean import old_objects_left_alone
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import new_folder, rank
@@ -78,7 +79,7 @@ def run(words: list[str]) -> int:
         raise InputError(f"{refused[0]}: lit-gen plan looks at a whole run from its beginning; leave it out")
     if (out := own.get("out")) is not None:
         writable_file("out", out)
-    with told_to_stop(is_first=rank() == 0), ExitStack() as at_the_end:
+    with told_to_stop(), ExitStack() as at_the_end:
         place = at_the_end.enter_context(tempfile.TemporaryDirectory(prefix="lit-gen-plan-"))
         plan = _plan(others, own.get("seconds", 5.0), Path(place), imported, at_the_end)
     if rank() == 0:
@@ -97,6 +98,7 @@ def _plan(
     config = composed.config
     if config["trainer"].get("fast_dev_run"):
         raise InputError("trainer.fast_dev_run: such a run takes a moment; leave it out to plan a whole one")
+    settle(config["trainer"])
     config["logger"], config["trainer"] = None, config["trainer"] | {"max_time": None}
     folder = new_folder(str(place / "run"), composed.choices, config["seed"])
     at_the_end.callback(folder.lock.release)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,15 +15,18 @@ from typing import Any
 
 import yaml
 
+from lit_gen.cli.launchers import rank, run_id
 from lit_gen.cli.lock import LOCK, RunLock
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, has_checkpoint, read
 from lit_gen.core.files import writable_folder, write_text
 from lit_gen.core.types import InputError
+from lit_gen.tracking.masking import without_secrets
 from lit_gen.tracking.metrics_file import MetricsFile
 
 _HANDED_ON = "LIT_GEN_RUN_FOLDER"
 CONFIG, START, SUMMARY, METRICS = "config.yaml", "start.json", "summary.json", "metrics.csv"
+CHANGES = "config.resumed-{}.yaml"
 _BEFORE_A_STEP = {CONFIG, START, SUMMARY, METRICS, "log.txt", "run.json", "tensorboard"}
 _BEFORE_A_STEP |= {"checkpoints", "samples", "split"}
 """All that a run writes before its first checkpoint."""
@@ -137,6 +138,18 @@ class RunFolder:
         """Adds to start.json."""
         write_text(self.path / START, json.dumps(self.read_start() | values, indent=1))
 
+    def changes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What a resume gives other values: {"trainer.devices": {"before": 1, "now": 2}, ...}."""
+        leaves = [dict(_leaves(without_secrets(each))) for each in (before, now)]
+        keys = [key for key in dict.fromkeys([*leaves[0], *leaves[1]]) if key != "output_dir"]
+        pairs = {key: [json.loads(each.get(key, "null")) for each in leaves] for key in keys}
+        return {key: {"before": old, "now": new} for key, (old, new) in pairs.items() if old != new}
+
+    def write_changes(self, changes: Mapping[str, Any]) -> None:
+        """Beside config.yaml, which stays as the run was started: config.resumed-1.yaml and so on."""
+        number = 1 + len([*self.path.glob(CHANGES.format("*"))])
+        write_text(self.path / CHANGES.format(number), yaml.safe_dump({**changes}, sort_keys=False))
+
     @cached_property
     def lock(self) -> RunLock:
         """Held by whoever writes here."""
@@ -239,14 +252,6 @@ def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, json.dumps(values, default=str)
 
 
-def rank() -> int:
-    """This process's rank, from the environment of whichever launcher started it."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if (value := os.environ.get(name, "")).isdigit():
-            return int(value)
-    return 0
-
-
 def new_folder(output_dir: str | None, choices: dict[str, str], seed: int) -> RunFolder:
     """Where a run will be: `output_dir`, or a new name under runs/. Nothing is made yet."""
     if rank() > 0 and (handed_on := os.environ.get(_HANDED_ON)):
@@ -255,7 +260,7 @@ def new_folder(output_dir: str | None, choices: dict[str, str], seed: int) -> Ru
         return RunFolder(Path(str(output_dir)).absolute())
     parts = [choices.get(group, "none") for group in ("model", "data", "stream")]
     name = "-".join(part for part in parts if part != "none")
-    return RunFolder((Path("runs") / f"{name}-s{seed}-{_short_id()}").absolute())
+    return RunFolder((Path("runs") / f"{name}-s{seed}-{run_id()}").absolute())
 
 
 def found_folder(resume: str) -> RunFolder:
@@ -268,15 +273,3 @@ def found_folder(resume: str) -> RunFolder:
             "give a folder under runs/ or a .ckpt file in its checkpoints/"
         )
     return RunFolder(folder)
-
-
-def _short_id() -> str:
-    """Random; under a launcher that starts every process itself, a function of the job, so that all agree."""
-    job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return secrets.token_hex(3)
-    # A job may hold several runs one after the other, and "none" is torchrun's default id for every job.
-    place = f"{job} {os.environ.get('MASTER_PORT', '')} {os.environ.get('SLURM_STEP_ID', '')}"
-    if os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE"):
-        place += f" {os.getppid()}"  # torchrun on one machine: its agent started all processes
-    return hashlib.sha256(place.encode()).hexdigest()[:6]

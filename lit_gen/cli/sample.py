@@ -79,7 +79,7 @@ _OWN = {
 
 
 def run(words: list[str]) -> int:
-    with told_to_stop(is_first=rank() == 0):
+    with told_to_stop():
         return _run(words)
 
 

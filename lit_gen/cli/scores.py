@@ -16,6 +16,7 @@ from lightning import Trainer, seed_everything
 from callbacks.task_switch import TaskSwitch
 from lit_gen.cli.allowed import locate
 from lit_gen.cli.config import Composed, build
+from lit_gen.cli.launchers import patience, settle
 from lit_gen.cli.lock import RunLock
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import open_run, rebuild, refuse_unused
@@ -102,7 +103,7 @@ def evaluate_run(run: Path, which: str, follow: bool, overrides: Sequence[str], 
     folder, lock = RunFolder(run), RunLock(run, _LOCK)
     files = _awaited(folder) if follow else _named(run, which)
     scored, rows = None, []
-    with told_to_stop(is_first=rank() == 0) as stop, ExitStack() as at_the_end:
+    with told_to_stop() as stop, ExitStack() as at_the_end:
         at_the_end.callback(folder.lock.release), at_the_end.callback(lock.release)
         if rank() == 0 and not follow:
             folder.lock.take()
@@ -151,6 +152,7 @@ class _Tester:
             )
         self.scoring.check(self.opened.context.model, self.data)
         _refuse_unasked(words, config["judges"])
+        settle(config["trainer"])
         self.trainer: Trainer = build(
             config["trainer"] | {"max_time": None},
             "trainer",
@@ -163,7 +165,8 @@ class _Tester:
 
     def rows(self, module: LitModel) -> list[Row]:
         """What the model says of itself and what judges say, at the task that the data are at."""
-        logged = self.trainer.test(module, datamodule=self.data, verbose=False)
+        with patience(self.trainer.strategy):
+            logged = self.trainer.test(module, datamodule=self.data, verbose=False)
         if not logged:
             raise InputError("trainer.limit_test_batches=0: nothing is tested; leave it out")
         judged = {row.metric for row in self.scoring.rows}

@@ -12,6 +12,8 @@ from types import FrameType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_gen.cli.launchers import rank
+
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 _PATIENCE = 10.0  # seconds for the first process to end the run
 
@@ -28,8 +30,8 @@ class Stop:
         is_late: there is nothing left to stop; the end is not to be disturbed.
     """
 
-    def __init__(self, is_first: bool) -> None:
-        self.is_first, self.code, self.is_late = is_first, None, False
+    def __init__(self) -> None:
+        self.code, self.is_late = None, False
         self._process = os.getpid()
 
     @property
@@ -45,7 +47,7 @@ class Stop:
         if hasattr(signal, "SIGCHLD"):
             # What was told with us ends now, and is no reason for torch to raise.
             signal.signal(signal.SIGCHLD, lambda *_: None)
-        if self.is_first:
+        if rank() == 0:
             raise SIGTERMException(self.code)
         last = threading.Timer(_PATIENCE, os._exit, [self.code])
         last.daemon = True
@@ -53,13 +55,13 @@ class Stop:
 
 
 @contextmanager
-def told_to_stop(is_first: bool = True) -> Iterator[Stop]:
+def told_to_stop() -> Iterator[Stop]:
     """Inside, a signal that tells the program to stop raises SIGTERMException, a SystemExit, once.
 
     What is ignored, as SIGHUP under nohup, stays so, and so do handlers of others. Ctrl-C ends without a
     traceback.
     """
-    stop = Stop(is_first)
+    stop = Stop()
     ours: list[int] = []
     if threading.current_thread() is threading.main_thread():
         there = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,18 +17,20 @@ from callbacks.run_record import RunRecord, status_of
 from callbacks.scoring import Scoring
 from callbacks.shared_buffers import SharedBuffers
 from callbacks.task_switch import TaskSwitch
-from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors, recompose
+from lit_gen.cli.config import Composed, as_yaml, build, compose, plain_errors
+from lit_gen.cli.devices import moved_to
+from lit_gen.cli.launchers import lost_processes, patience, rank, settle
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import built_model, check_parts
-from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, rank, refuse_changes
+from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, refuse_changes
 from lit_gen.cli.stop import Stop, told_to_stop
 from lit_gen.cli.threads import use_threads
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import disk_failure, remove_unfinished, write_text
-from lit_gen.core.lightning_internals import lost_processes, without_gpu_checks, without_own_signals
+from lit_gen.core.lightning_internals import without_gpu_checks, without_own_signals
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitModel
 from lit_gen.core.one_fit import RunTimer
@@ -49,8 +51,9 @@ Trains a model, task after task, scores it after every task, and keeps everythin
 
   experiment=    a named run; GROUP=NAME and KEY=VALUE change it
   resume=        goes on with a run that was stopped, exactly as if it had not been; only trainer.*, logger.*
-                 and data.root can be changed; with output_dir= what comes is a new run in a folder of its
-                 own, and the data may have changed
+                 and data.root can be changed, and trainer=NAME changes its devices and strategy alone;
+                 config.yaml stays, changes stand in config.resumed-1.yaml; with output_dir= what comes is a
+                 new run in a folder of its own, and the data may have changed
   scores=later   leaves the scores to lit-gen evaluate ckpt=RUN@all, beside the training with follow=true
   seed=          0 is a seed
   --cfg          prints the configuration and stops
@@ -82,7 +85,7 @@ class Parts(NamedTuple):
 
 
 def run(words: list[str]) -> int:
-    with told_to_stop(is_first=rank() == 0) as stop, ExitStack() as at_the_end:
+    with told_to_stop() as stop, ExitStack() as at_the_end:
         return _run(words, stop, at_the_end)
 
 
@@ -93,6 +96,7 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     if is_new:
         composed = compose("train", others).anchored()
         config = composed.config
+        settle(config["trainer"])
         folder = new_folder(config["output_dir"], composed.choices, config["seed"])
         config["output_dir"] = composed.source["output_dir"] = str(folder.path)
         at_the_end.callback(folder.lock.release)
@@ -101,13 +105,14 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
         folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
         is_new = "output_dir" in moved
         refuse_changes(others)
-        if rank() == 0 and not is_new and not folder.is_finished:
-            at_the_end.callback(folder.lock.release)
-            folder.lock.take()
-            remove_unfinished(folder.path)
+        if folder.is_finished and not Path(resume).is_file():
+            _refuse_no_effect(folder, others, is_new)
         if folder.is_finished and not is_new:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
+        at_the_end.callback(folder.lock.release)
+        if rank() == 0 and not is_new:
+            folder.lock.take()
         log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
         stored, start = folder.stored(resume), folder.read_start()
         if is_new:
@@ -116,7 +121,12 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
         # config.yaml alone is enough: it says the same, with every interpolation already done.
         source = stored.config if stored is not None else start.get("source")
         source = source or folder.read_config()
-        composed = recompose(source | {"output_dir": str(folder.path)}, others).anchored()
+        composed = moved_to(source | {"output_dir": str(folder.path)}, others).anchored()
+        settle(composed.config["trainer"])
+        changes = folder.changes(source, composed.source)
+        if rank() == 0 and not is_new:
+            folder.lock.take()
+            remove_unfinished(folder.path)
         folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
     if is_new:
@@ -132,14 +142,16 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     if not is_new:
         if stored is None and rank() == 0:
             (folder.path / SUMMARY).unlink(missing_ok=True)  # that run has begun again
-        _write_config(composed, folder)  # not before: what was refused has changed nothing
-        if (differences := _differences(others, stored, parts.trainer)) and rank() == 0:
+        if changes and rank() == 0:  # not before: what was refused has changed nothing
+            folder.write_changes(changes)
+        if (differences := _differences(changes, stored, parts.trainer)) and rank() == 0:
             log.warning(
                 "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
             )
     elif stored is not None and rank() == 0:
         log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
-    _train(parts, folder, stored, stop, composed.config["max_phase_epochs"])
+    leave = folder.discard if is_new else folder.lock.release
+    _train(parts, folder, stored, stop, composed.config["max_phase_epochs"], leave)
     return 0
 
 
@@ -150,7 +162,6 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         InputError: something in the configuration or the files cannot be used.
     """
     config = composed.config
-    _refuse_other_number(config["trainer"])
     data = composed.build("data")
     data.prepare_data()
     data.setup("fit")
@@ -187,6 +198,9 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
             refuse_beyond_memory(num_bytes, "training it, with gradients and what an optimizer keeps,")
     check_stages(trainer, module, data, config["trainer"])
     chosen = stored.record.get("cpu_threads") if stored is not None else start.get("cpu_threads")
+    before = stored.config if stored is not None else start.get("source", {})
+    if before.get("cpu_threads", config["cpu_threads"]) != config["cpu_threads"]:
+        chosen = None  # another number was asked for
     record.cpu_threads = use_threads(config["cpu_threads"], chosen, trainer, module, data)
     without_gpu_checks(trainer)
     without_own_signals(trainer)
@@ -232,20 +246,13 @@ def _in_order(callbacks: Sequence[Callback]) -> list[Callback]:
     return sorted(callbacks, key=place)
 
 
-def _refuse_other_number(trainer: Mapping[str, Any]) -> None:
-    """InputError where torchrun or srun has started more or fewer processes than the Trainer is to have."""
-    for name, launcher in (("LOCAL_WORLD_SIZE", "torchrun"), ("SLURM_STEP_TASKS_PER_NODE", "srun")):
-        started, devices = os.environ.get(name, ""), trainer["devices"]
-        wanted = len(devices) if isinstance(devices, list) else devices
-        if started.isdigit() and isinstance(wanted, int) and wanted > 0 and int(started) != wanted:
-            raise InputError(
-                f"trainer.devices={devices}: {launcher} has started {started} process(es) on this machine, "
-                f"one for each device; set trainer.devices={started}, or let {launcher} start {wanted}"
-            )
-
-
 def _train(
-    parts: Parts, folder: RunFolder, stored: Stored | None, stop: Stop, max_phase_epochs: int | None
+    parts: Parts,
+    folder: RunFolder,
+    stored: Stored | None,
+    stop: Stop,
+    max_phase_epochs: int | None,
+    leave: Callable[[], None],
 ) -> None:
     trainer, module, data, record, saver = parts
 
@@ -258,7 +265,7 @@ def _train(
         log.info("run folder: %s", folder.path)
     path = stored.path if stored is not None else None
     try:
-        with old_objects_left_alone():
+        with old_objects_left_alone(), patience(trainer.strategy, leave):
             reached_end = fit_stages(trainer, module, data, path, after_task, max_phase_epochs)
     except (KeyboardInterrupt, SystemExit):
         # Lightning turns Ctrl-C into SystemExit after it has told the callbacks.
@@ -277,7 +284,7 @@ def _train(
         if said := disk_failure(error):
             log.error("%s. Make room, then go on with: lit-gen train resume=%s", said, folder.path)
             raise SystemExit(1) from None
-        if gone := lost_processes(trainer):
+        if gone := lost_processes(trainer.strategy):
             log.error("%s. Go on with: lit-gen train resume=%s", "; ".join(gone), folder.path)
             raise SystemExit(1) from None
         raise
@@ -314,10 +321,23 @@ def _write_config(composed: Composed, folder: RunFolder) -> None:
         write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
 
 
-def _differences(words: Sequence[str], stored: Stored | None, trainer: Trainer) -> list[str]:
+def _refuse_no_effect(folder: RunFolder, words: Sequence[str], is_new: bool) -> None:
+    """InputError for words with which a finished run would be the same."""
+    ends = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+    if useless := [word for word in words if not is_new or key_of(word) in ends]:
+        raise InputError(
+            f"{' '.join(useless)}: would change nothing, since the run in {folder.path} is finished. For "
+            f"a longer one train anew; to go on from an earlier moment: resume={folder.path}/checkpoints/"
+            "<file> output_dir=<a new folder>"
+        )
+
+
+def _differences(changes: Mapping[str, Any], stored: Stored | None, trainer: Trainer) -> list[str]:
     """What numbers depend on and is no longer as it was when the run was stopped."""
     found = [
-        word for word in words if key_of(word).partition(".")[0] in ("trainer", "cpu_threads", "compile")
+        f"{key}={'null' if change['now'] is None else change['now']}"
+        for key, change in changes.items()
+        if key.partition(".")[0] in ("trainer", "cpu_threads", "compile")
     ]
     if stored is None:
         return found

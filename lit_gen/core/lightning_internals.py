@@ -4,9 +4,6 @@ it is no longer needed."""
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import time
 
 from lightning import Trainer
 
@@ -29,25 +26,6 @@ def without_own_signals(trainer: Trainer) -> None:
     a checkpoint that every later fit would start from.
     """
     trainer._signal_connector.register_signal_handlers = lambda: None
-
-
-def lost_processes(trainer: Trainer) -> list[str]:
-    """Rank, host, process number and end of those that Lightning started from this process and that have
-    ended, or end within a second; [] where all work, or another launcher started them and says so itself.
-
-    A process that dies is seen by the others as an exchange that fails.
-    """
-    started, gone = getattr(trainer.strategy.launcher, "procs", []), {}
-    until = time.monotonic() + 1.0
-    while started and not gone and time.monotonic() < until:
-        gone = {n: code for n, each in enumerate(started, 1) if (code := each.poll()) not in (None, 0)}
-        time.sleep(0.05)
-    ends = {n: signal.Signals(-code).name if code < 0 else f"exit code {code}" for n, code in gone.items()}
-    rank, host = trainer.global_rank, socket.gethostname()
-    return [
-        f"process {rank + n} (on {host}, number {started[n - 1].pid}) was ended by {end}, and with it the run"
-        for n, end in ends.items()
-    ]
 
 
 def log_epoch_now(trainer: Trainer) -> None:

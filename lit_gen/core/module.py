@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from lit_gen.core.answers import images_from, terms_from
 from lit_gen.core.frozen import trainable
 from lit_gen.core.means import Means
 from lit_gen.core.memory import kept_by
-from lit_gen.core.progress import Course, batches_seen, dealt
+from lit_gen.core.progress import Course, batches_seen, dealt, epochs_done, images_of_epoch
 from lit_gen.core.types import (
     Batch,
     Dealt,
@@ -130,15 +129,18 @@ class LitModel(LightningModule):
 
         def factor(step: int) -> float:
             # The loaders, and so the length of the phase, are not known yet when step is 0.
-            return schedule(self._part() if step else 0.0)
+            return schedule(self.course.part if step else 0.0)
 
         schedulers = [LambdaLR(optimizer, factor) for optimizer in optimizers if schedule is not None]
         return optimizers, [{"scheduler": s, "interval": "step"} for s in schedulers]
 
+    def on_train_start(self) -> None:
+        self.course.begin(images_of_epoch(self.trainer), epochs_done(self.trainer))
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         phase = self._entered()
         start, stop = phase.span
-        self._progress = start + (stop - start) * self._part()
+        self._progress = start + (stop - start) * self.course.part
         number, every = batch_idx + 1, self.trainer.accumulate_grad_batches
         steps = number % every == 0 or number == self.trainer.num_training_batches
         self._dealt = dealt(self.trainer, batch.size, batch_idx)
@@ -262,12 +264,6 @@ class LitModel(LightningModule):
                 "no phase was entered; train with lit_gen.core.stages.fit_stages, not Trainer.fit"
             )
         return self.phase
-
-    def _part(self) -> float:
-        """The part of the phase that is done, the current step included once it was counted."""
-        return self.course.part(
-            math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        )
 
     def _weighted(self, loss: Tensor) -> Tensor:
         """The loss as it counts in the mean over the processes and batches of a step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lightning import Trainer
@@ -28,6 +28,12 @@ def dealt(trainer: Trainer, size: int, batch_idx: int) -> Dealt:
     """How many images a training batch of this size has; all of them, where its sampler does not say."""
     ask = getattr(getattr(trainer.train_dataloader, "sampler", None), "dealt", None)
     return ask(batch_idx) if ask is not None else Dealt(size, size * trainer.world_size)
+
+
+def images_of_epoch(trainer: Trainer) -> int:
+    """Training images of an epoch of the current fit, over all processes."""
+    size, batches = getattr(trainer.datamodule, "batch_size", 1), int(trainer.num_training_batches)
+    return sum(dealt(trainer, size, batch).images for batch in range(batches))
 
 
 def epochs_done(trainer: Trainer) -> int:
@@ -70,6 +76,8 @@ class Course:
         first_epoch: epochs of the run before the phase.
         batches_done, steps_done, images_done: since the phase began, the current batch included; images are
             counted when the step comes that they are for.
+        part_before, steps_before, images_before: what was done when the length was changed last, by a resume.
+        last_step, last_image: with which the phase ends.
     """
 
     epochs: int | None = None
@@ -79,7 +87,24 @@ class Course:
     batches_done: int = 0
     steps_done: int = 0
     images_done: int = 0
+    part_before: float = 0.0
+    steps_before: int = 0
+    images_before: int = 0
+    last_step: int | None = None
+    last_image: int | None = None
     _waiting: int = 0
+
+    def begin(self, images_per_epoch: int, epoch: int) -> None:
+        """At the start of a fit, when the run has had so many epochs. Where what is left has become longer or
+        shorter since the checkpoint, the part that is left is spread over it."""
+        left = None if self.epochs is None else (self.end_epoch - epoch) * images_per_epoch
+        ends = [self.images, None if left is None else self.images_done + left]
+        last = (self.steps, min((end for end in ends if end is not None), default=None))
+        before = (self.last_step, self.last_image)
+        if before not in ((None, None), last):
+            self.part_before = self.part
+            self.steps_before, self.images_before = self.steps_done, self.images_done
+        self.last_step, self.last_image = last
 
     def count(self, images: int, is_step: bool) -> None:
         """One batch more.
@@ -95,11 +120,16 @@ class Course:
             self.images_done += self._waiting
             self._waiting = 0
 
-    def part(self, steps_per_epoch: float) -> float:
-        """The part of the phase that is done, in [0, 1]; 0 for a phase without end."""
-        epochs = None if self.epochs is None else self.epochs * steps_per_epoch
-        counts = ((self.steps_done, epochs), (self.steps_done, self.steps), (self.images_done, self.images))
-        return min(1.0, max((done / limit for done, limit in counts if limit), default=0.0))
+    @property
+    def part(self) -> float:
+        """The part of the phase that is done, in [0, 1], by images or steps; 0 for a phase without end. Of a
+        phase of epochs it is that of the images, the same for any number of processes."""
+        counts = (
+            (self.steps_done, self.steps_before, self.last_step),
+            (self.images_done, self.images_before, self.last_image),
+        )
+        parts = [(done - first) / max(1, last - first) for done, first, last in counts if last is not None]
+        return min(1.0, self.part_before + (1 - self.part_before) * max(parts, default=0.0))
 
     @property
     def end_epoch(self) -> int | None:
@@ -116,10 +146,10 @@ class Course:
         counts = ((self.steps_done, self.steps), (self.images_done, self.images))
         return any(limit is not None and done >= limit for done, limit in counts)
 
-    def state_dict(self) -> dict[str, int]:
-        names = ("first_epoch", "batches_done", "steps_done", "images_done")
-        return {name: getattr(self, name) for name in names}
+    def state_dict(self) -> dict[str, int | float | None]:
+        names = {each.name for each in fields(self)} - {"epochs", "steps", "images", "_waiting"}
+        return {name: getattr(self, name) for name in sorted(names)}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, int | float | None]) -> None:
         for name, value in state.items():
             setattr(self, name, value)

@@ -12,7 +12,8 @@ import lightning.fabric
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from toys import make_trainer
 
-from lit_gen.core.lightning_internals import lost_processes, without_gpu_checks
+from lit_gen.cli.launchers import lost_processes
+from lit_gen.core.lightning_internals import without_gpu_checks
 
 
 def test_a_run_on_a_cpu_does_not_ask_the_driver_for_gpus(monkeypatch):
@@ -26,10 +27,10 @@ def test_a_run_on_a_cpu_does_not_ask_the_driver_for_gpus(monkeypatch):
 def test_a_process_that_was_killed_is_named():
     trainer, (killed, working) = make_trainer(), (subprocess.Popen(["sleep", "60"]) for _ in range(2))
     trainer.strategy._launcher = SimpleNamespace(procs=[working])
-    assert lost_processes(trainer) == []
+    assert lost_processes(trainer.strategy) == []
     trainer.strategy._launcher.procs.append(killed)
     killed.kill()
-    (said,) = lost_processes(trainer)
+    (said,) = lost_processes(trainer.strategy)
     assert re.search(rf"process 2 \(on .+, number {killed.pid}\) was ended by SIGKILL", said)
     working.kill()
 
