@@ -27,6 +27,7 @@ from lit_gen.continual.binplay import BinPlay, Epochs
 from lit_gen.continual.place_codes import LegacyCodes, UniqueCodes, smallest_distance
 from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import Batch
+from lit_gen.families.classifier import Classifier
 from lit_gen.nets.mlp import DenseDecoder
 
 BATCH = 40
@@ -51,7 +52,8 @@ def run(root: str, count: int, codes: str, assign: str, epochs: int) -> dict[str
     made = UniqueCodes(200) if codes == "unique" else LegacyCodes(200)
     decoder = DenseDecoder(1, 28, 200, (512, 1024), condition_size=10, gain=0.5)
     model = BinPlay(
-        data.spec, 1, made, decoder=decoder, assign=assign, epochs=Epochs(epochs, epochs, 1),
+        data.spec, 1, Classifier(data.spec), made, decoder=decoder, assign=assign,
+        epochs=Epochs(epochs, epochs, 1),
         first_decoder_optimizer=partial(torch.optim.Adam, lr=5e-3),
     )  # fmt: skip
     numbers = []

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lit_gen.core.types import InputError
-
 _HOME = re.compile(r"^~(?=/)|(?:(?<=[=,\[ '\"])|(?<=:///))~(?:(?=[/,\]'\"]|$)|[\w.-]+(?=/))")
 
 
@@ -31,6 +29,8 @@ def at_home(value: Any) -> Any:
     def home(found: re.Match[str]) -> str:
         folder = os.path.expanduser(found[0])
         if folder.startswith("~"):
+            from lit_gen.core.types import InputError  # with torch, which help has no need of
+
             raise InputError(f"{value}: nobody knows where {found[0]} is; write the path, or set HOME")
         return folder
 

@@ -19,7 +19,7 @@ from lit_gen.continual.assignment import ASSIGN
 from lit_gen.continual.place_codes import PlaceCodes, UniqueCodes, signs
 from lit_gen.continual.pool import PastTasks
 from lit_gen.core.frozen import FrozenCopy
-from lit_gen.core.module import LitGenerator, OptimizerFactory, ScheduleFactor
+from lit_gen.core.module import LitGenerator, LitModel, OptimizerFactory, ScheduleFactor
 from lit_gen.core.processes import gathered, summed
 from lit_gen.core.random import processes
 from lit_gen.core.schedules import Exponential
@@ -35,9 +35,7 @@ from lit_gen.core.types import (
     Terms,
 )
 from lit_gen.families.base import ADAM, Reconstruction
-from lit_gen.families.classifier import Classifier
 from lit_gen.losses.reconstruction import unit_squared_error
-from lit_gen.nets.binplay import DropoutLeNet
 from lit_gen.nets.mlp import DenseDecoder, DenseEncoder
 
 TASK_BITS, TASK_FACTOR = 10, 307  # of the code that a decoder is told of a task
@@ -86,17 +84,19 @@ class BinPlay(LitGenerator):
 
     Kept from task to task are networks and how many images each task had.
 
-        >>> model = BinPlay(ImageSpec(1, 8, 10), num_tasks=5)
+        >>> from lit_gen import Classifier
+        >>> spec = ImageSpec(1, 8, 10)
+        >>> model = BinPlay(spec, 5, Classifier(spec))
         >>> model.past.close(Task(0, "0-1", (30, 30, *[0] * 8), 0, 60))
         >>> list(model.at(torch.arange(4)).shape)
         [4, 1, 8, 8]
 
     Args:
         num_tasks: length of the stream.
+        classifier: such as `Classifier`, with its own optimizer; the authors' net is a `DropoutLeNet`.
         codes: of places.
         encoder: image -> [B, L]; None is a dense one.
         decoder: code [B, L] and the task's bits [B, 10] -> image; None is a dense one.
-        classifier: with its own optimizer; None has a `DropoutLeNet`.
         assign: how the images of a batch are given codes, see `assignment`.
         epochs: lengths of the phases.
         free_epochs: of the first phase, in which the encoder need not come near to any code.
@@ -116,10 +116,10 @@ class BinPlay(LitGenerator):
         self,
         spec: ImageSpec,
         num_tasks: Positive,
+        classifier: LitModel,
         codes: PlaceCodes | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
-        classifier: Classifier | None = None,
         assign: Literal["greedy", "auction", "hungarian"] = "greedy",
         epochs: Epochs = Epochs(),
         free_epochs: NonNegative = 3,
@@ -138,8 +138,6 @@ class BinPlay(LitGenerator):
         size = (spec.channels, spec.size, self.codes.num_bits)
         self.encoder = DenseEncoder(*size) if encoder is None else encoder
         self.decoder = DenseDecoder(*size, condition_size=TASK_BITS, gain=0.5) if decoder is None else decoder
-        if classifier is None:
-            classifier = Classifier(spec, DropoutLeNet(spec.channels, spec.num_classes, spec.size))
         self.classifier = classifier
         self.decoder_before, self.classifier_before = FrozenCopy(self.decoder), FrozenCopy(classifier)
         self.past, self.own = PastTasks(num_tasks, spec.num_classes), Numbers()

@@ -129,6 +129,6 @@ def on_another_system(*words):
     memory.resource = None
     ground.kill(subprocess.Popen([sys.executable, "-c", "input()"]))
     with pytest.raises(SIGTERMException):
-        Stop(is_first=True)(15, None)
+        Stop()(15, None)
     assert memory.peak_memory() is None and memory.machine_memory() > 10**9
     sys.exit(lit_gen.__main__.main(["train", *words]))

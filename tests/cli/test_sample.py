@@ -11,7 +11,7 @@ from analysis_toys import TINY, VAE
 from lightning import Fabric
 
 import lit_gen
-from lit_gen import BinPlay, ImageSpec, to_uint8
+from lit_gen import BinPlay, Classifier, ImageSpec, to_uint8
 from lit_gen.__main__ import main
 from lit_gen.cli import sample
 from lit_gen.cli.open_run import Rebuilt
@@ -156,7 +156,8 @@ def test_places_are_a_range_and_say_themselves_which_images(own, words):
 
 
 def test_what_remembers_draws_by_place_what_is_there():
-    model = BinPlay(ImageSpec(1, 8, 4), 2)
+    spec = ImageSpec(1, 8, 4)
+    model = BinPlay(spec, 2, Classifier(spec))
     model.past.close(Task(0, "0", (10, 20, 0, 0), 0, 30))
     place = sample._places({"place": "7:12"})
     drawing = sample.Drawing(model, 0, {"place": place}, Fabric(accelerator="cpu", devices=1))

@@ -13,7 +13,7 @@ from toys import assert_same_state, make_trainer, walk
 
 from datamodules.synthetic import SyntheticData
 from datamodules.tasks import ClassSplit
-from lit_gen import BinPlay
+from lit_gen import BinPlay, Classifier
 from lit_gen.continual.assignment import ASSIGN, auction, greedy, hungarian
 from lit_gen.continual.binplay import Epochs
 from lit_gen.continual.place_codes import LegacyCodes, UniqueCodes, smallest_distance
@@ -22,6 +22,10 @@ from lit_gen.core.types import Batch, ImageSpec, InputError, Task
 from lit_gen.nets.binplay import BinPlayDecoder, BinPlayEncoder, DropoutLeNet
 
 SPEC = ImageSpec(1, 8, 4)
+
+
+def made(num_tasks, *args, **settings) -> BinPlay:
+    return BinPlay(SPEC, num_tasks, Classifier(SPEC, DropoutLeNet(1, 4, 8)), *args, **settings)
 
 
 def test_unique_codes_are_a_bijection_of_a_million_places():
@@ -144,7 +148,7 @@ def trained(num_tasks=2, **settings) -> tuple[BinPlay, SyntheticData]:
     )
     data.setup()
     settings = {"epochs": Epochs(5, 40, 1), "code_weight": 1.0, "repeats": 2} | settings
-    model = BinPlay(SPEC, num_tasks, UniqueCodes(64), **settings)
+    model = made(num_tasks, UniqueCodes(64), **settings)
     fit_stages(make_trainer(), model, data)
     return model, data
 
@@ -153,14 +157,14 @@ def test_a_stream_beyond_the_codes_is_refused_before_its_first_task():
     torch.manual_seed(0)
     data = SyntheticData(spec=SPEC, split=ClassSplit(2), num_tasks=2, num_images=80)
     data.setup()
-    model = BinPlay(SPEC, 2, UniqueCodes(7))  # 64 places
+    model = made(2, UniqueCodes(7))  # 64 places
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError, match="place 79: unique codes of 7 bits are there for 64 places"):
         model.phases(data.tasks[1])
     with pytest.raises(InputError, match=r"num_bits="):
         fit_stages(make_trainer(), model, data)
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
-    BinPlay(SPEC, 2, LegacyCodes()).phases(Task(1, "late", (0, 0, 5, 5), 10**6, 10))  # these come again
+    made(2, LegacyCodes()).phases(Task(1, "late", (0, 0, 5, 5), 10**6, 10))  # these come again
 
 
 @pytest.mark.slow
@@ -183,7 +187,7 @@ def test_a_decoder_that_memorised_gives_images_back_from_their_places():
 
 
 def test_every_image_of_a_task_has_a_code_of_its_own_and_learns_it():
-    model, data = BinPlay(SPEC, 2, UniqueCodes(64)), SyntheticData(spec=SPEC, num_images=30)
+    model, data = made(2, UniqueCodes(64)), SyntheticData(spec=SPEC, num_images=30)
     data.setup()
     task = data.tasks[0]
     assert isinstance(task, Task)
@@ -207,12 +211,12 @@ def test_every_image_of_a_task_has_a_code_of_its_own_and_learns_it():
 
 
 def test_a_task_is_told_by_ten_bits_of_its_multiple():
-    told = BinPlay(SPEC, 5).told(torch.arange(5))
+    told = made(5).told(torch.arange(5))
     assert told.tolist() == [[int(bit) for bit in f"{task * 307 % 1024:010b}"] for task in range(5)]
 
 
 def test_targets_of_the_classifier_are_labels_and_what_it_said_before():
-    model = BinPlay(SPEC, 2)
+    model = made(2)
     image, label = torch.randn(4, 1, 8, 8), torch.tensor([1, -1, 3, -1])
     for each in (model.classifier, model.classifier_before.net):
         each.eval()
@@ -228,15 +232,15 @@ def test_targets_of_the_classifier_are_labels_and_what_it_said_before():
 
 @pytest.mark.slow
 def test_a_resume_inside_any_phase_changes_nothing(tmp_path):
-    def made():
+    def model():
         torch.manual_seed(0)
-        return BinPlay(SPEC, 2, UniqueCodes(32), epochs=Epochs(2, 2, 2), free_epochs=0, repeats=1)
+        return made(2, UniqueCodes(32), epochs=Epochs(2, 2, 2), free_epochs=0, repeats=1)
 
-    whole, *_ = walk(tmp_path / "whole", model=made())
+    whole, *_ = walk(tmp_path / "whole", model=model())
     copies = sorted((tmp_path / "whole").glob("copy-*.ckpt"))
     assert len(copies) >= 12  # of two tasks with three phases that train, each for two epochs
     for number, copy in enumerate(copies[:-1:2]):  # one inside each phase
-        resumed, *_ = walk(tmp_path / f"resumed-{number}", copy, made())
+        resumed, *_ = walk(tmp_path / f"resumed-{number}", copy, model())
         assert_same_state(whole, resumed)
 
 
