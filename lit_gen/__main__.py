@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from lit_gen.cli import CONF, did_you_mean, help, mistyped_choice
+from lit_gen.cli import CONF, did_you_mean, help, mistyped
 from lit_gen.cli.parent import bound_to_first_process
 from lit_gen.cli.places import at_home, some_home
 from lit_gen.tracking.masking import without_secrets
@@ -75,7 +75,8 @@ def _run(words: list[str]) -> int:
             f"{verb} has no config of its own to show: it takes the one that the checkpoint holds, which is "
             "also in config.yaml of the run's folder."
         )
-    if mistake := mistyped_choice(keys):
+    told = [key for key in keys if not key.startswith("trust=")]
+    if mistake := mistyped(told, CONF / (f"{verb}.yaml" if verb == "train" else "none")):
         return _mistake(mistake)
     # From here on torch is needed.
     from lit_gen.cli.allowed import trusting

@@ -81,12 +81,16 @@ def no_such_choice(word: str, group: str, name: str, there: Sequence[str]) -> st
     )
 
 
-def mistyped_choice(words: Iterable[str], conf: Path = CONF) -> str | None:
-    """What is wrong with a word about a group that names no file of it; what else may be wrong is found when
-    torch and Hydra are there, which takes longer.
+def mistyped(words: Iterable[str], config: Path) -> str | None:
+    """What is wrong with the first word about a group that names no file of it, or that is no group or key
+    at the top of a config. What else may be wrong is found later, when torch and Hydra are there.
     """
+    conf, text = config.parent, config.read_text(encoding="utf-8") if config.is_file() else ""
+    top = [*group_names(conf), *re.findall(r"^(?!defaults)(\w+):", text, flags=re.MULTILINE)]
     for word in words:
         key, sign, value = word.partition("=")
+        if text and sign and key.isidentifier() and key not in top:
+            return f"{word}: there is no key {key!r}. {did_you_mean(key, top)}The keys are {', '.join(top)}."
         if sign and key in group_names(conf) and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
             there = ["null", "none", *choices(key, conf)]
             for name in re.findall(r"[\w/]+", value):
