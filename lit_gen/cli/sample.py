@@ -26,13 +26,13 @@ from lit_gen.cli.sample_folder import BLOCK, Drawn, SampleFolder, write_archive
 from lit_gen.cli.stop import told_to_stop
 from lit_gen.cli.words import own_words
 from lit_gen.core.files import plain, writable_folder
-from lit_gen.core.images import grid, to_uint8
+from lit_gen.core.images import to_uint8
 from lit_gen.core.memory import refuse_beyond_memory
 from lit_gen.core.module import LitGenerator
 from lit_gen.core.processes import ImageBar, gathered, wrong_for_all
 from lit_gen.core.random import forked_rng
 from lit_gen.core.types import InputError, NonNegative, Positive, Remembers
-from lit_gen.evaluation.plots import write_picture
+from lit_gen.evaluation.plots import cells, write_picture
 from lit_gen.families.samplers import joined
 from lit_gen.metrics.features import weights_hash
 
@@ -191,7 +191,7 @@ def _write_file(drawing: Drawing, count: int, out: Path) -> None:
         return
     try:
         if out.suffix == ".png":
-            write_picture(out, grid(image))
+            write_picture(out, cells(image))
         else:
             write_archive(out, drawing.told(image))
     except OSError as error:
