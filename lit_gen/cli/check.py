@@ -21,6 +21,7 @@ import torch
 
 from lit_gen.cli.config import compose
 from lit_gen.cli.ground import EPOCHS, LIMIT, Failed, Ground, Skipped, kill
+from lit_gen.cli.launchers import started_by
 from lit_gen.cli.run_folder import METRICS, RunFolder
 from lit_gen.cli.stop import told_to_stop
 from lit_gen.cli.words import key_of, own_words
@@ -77,9 +78,8 @@ def run(words: list[str]) -> int:
     own, others = own_words(words, {"out": Path}, others=("trainer", "logger"))
     if (out := own.get("out")) is not None:
         writable_file("out", out)
-    started = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
     composed = compose("train", others)
-    if started > 1 or composed.choices["trainer"] == "slurm":
+    if started_by() in ("torchrun", "srun") or composed.choices["trainer"] == "slurm":
         raise InputError(
             "lit-gen check starts its processes itself: run it once on a machine of the job, without torchrun"
             " and srun, and with trainer=ddp trainer.devices=<processes on it>"

@@ -30,7 +30,7 @@ _SECONDS = "LIT_GEN_WAIT_SECONDS"
 log = logging.getLogger(__name__)
 
 
-def _launcher() -> str | None:
+def started_by() -> str | None:
     """Who has started this process beside others; None: nobody, whatever the other variables say."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _TORCHRUN
@@ -43,7 +43,7 @@ def _launcher() -> str | None:
 def rank() -> int:
     """0 in the first of the processes that work together, and in one that works alone."""
     names = {_TORCHRUN: ("RANK",), _SRUN: ("SLURM_PROCID",), _HAND: ("LOCAL_RANK", "NODE_RANK")}
-    return max(_number(name) for name in names.get(_launcher(), ("NODE_RANK",)))
+    return max(_number(name) for name in names.get(started_by(), ("NODE_RANK",)))
 
 
 def _number(name: str) -> int:
@@ -60,7 +60,7 @@ def settle(trainer: Mapping[str, Any]) -> None:
     Raises:
         InputError: a launcher has started another number of processes, or the port is taken where they meet.
     """
-    launcher, devices, nodes = _launcher(), trainer.get("devices"), trainer.get("num_nodes", 1)
+    launcher, devices, nodes = started_by(), trainer.get("devices"), trainer.get("num_nodes", 1)
     wanted = len(devices) if isinstance(devices, list) else devices
     if wanted in ("auto", -1, "-1", None):
         wanted = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
@@ -110,7 +110,7 @@ def run_id() -> str:
     Raises:
         InputError: there is nothing by which they could agree.
     """
-    launcher = _launcher()
+    launcher = started_by()
     world = {_TORCHRUN: _number("WORLD_SIZE"), _SRUN: _number("SLURM_NTASKS")}.get(launcher, 1)
     if world <= 1 and rank() == 0:
         return secrets.token_hex(3)
@@ -133,7 +133,7 @@ def patience(strategy: Strategy, leave: Callable[[], object] = lambda: None) -> 
     Args:
         leave: what the first one does before it ends.
     """
-    launcher, world = _launcher(), getattr(strategy, "num_processes", 1) * getattr(strategy, "num_nodes", 1)
+    launcher, world = started_by(), getattr(strategy, "num_processes", 1) * getattr(strategy, "num_nodes", 1)
     seconds = float(os.environ.get(_SECONDS, 60))
     over = threading.Event()
     name = {_TORCHRUN: "WORLD_SIZE", _SRUN: "SLURM_NTASKS", _HAND: "LOCAL_RANK"}.get(launcher)

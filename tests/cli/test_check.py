@@ -125,6 +125,6 @@ def test_bad_input(words, said, capsys):
 
 
 def test_processes_of_a_launcher_are_refused(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert main(["check"]) == 2
     assert "run it once" in capsys.readouterr().err
