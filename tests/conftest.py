@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests were started by nohup
 
 torch.set_num_threads(1)
 
