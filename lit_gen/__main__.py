@@ -76,8 +76,8 @@ def _run(words: list[str]) -> int:
             "also in config.yaml of the run's folder."
         )
     told = [key for key in keys if not key.startswith("trust=")]
-    if mistake := mistyped(told, CONF / (f"{verb}.yaml" if verb == "train" else "none")):
-        return _mistake(mistake)
+    if mistakes := mistyped(told, CONF / (f"{verb}.yaml" if verb == "train" else "none")):
+        return _mistake("\n".join(mistakes))
     # From here on torch is needed.
     from lit_gen.cli.allowed import trusting
     from lit_gen.cli.launchers import settle

@@ -81,19 +81,21 @@ def no_such_choice(word: str, group: str, name: str, there: Sequence[str]) -> st
     )
 
 
-def mistyped(words: Iterable[str], config: Path) -> str | None:
-    """What is wrong with the first word about a group that names no file of it, or that is no group or key
-    at the top of a config. What else may be wrong is found later, when torch and Hydra are there.
+def mistyped(words: Iterable[str], config: Path) -> list[str]:
+    """What is wrong with words about a group that name no file of it, and with those whose key begins with no
+    group and no key at the top of a config. What else may be wrong is found with torch and Hydra, later.
     """
     conf, text = config.parent, config.read_text(encoding="utf-8") if config.is_file() else ""
-    top = [*group_names(conf), *re.findall(r"^(?!defaults)(\w+):", text, flags=re.MULTILINE)]
+    groups, wrong = group_names(conf), []
+    top = [*groups, *re.findall(r"^(?!defaults)(\w+):", text, flags=re.MULTILINE)]
     for word in words:
         key, sign, value = word.partition("=")
-        if text and sign and key.isidentifier() and key not in top:
-            return f"{word}: there is no key {key!r}. {did_you_mean(key, top)}The keys are {', '.join(top)}."
-        if sign and key in group_names(conf) and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
+        first = re.split(r"[./\[]", key)[0]
+        if text and sign and first.isidentifier() and first not in top:
+            keys = f"The keys at the top are {', '.join(top)}."
+            wrong.append(f"{word}: there is no key {key!r}. {did_you_mean(first, top)}{keys}")
+        elif sign and key in groups and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
             there = ["null", "none", *choices(key, conf)]
-            for name in re.findall(r"[\w/]+", value):
-                if name not in there:
-                    return no_such_choice(word, key, name, there[2:])
-    return None
+            names = re.findall(r"[\w/]+", value)
+            wrong += [no_such_choice(word, key, name, there[2:]) for name in names if name not in there]
+    return wrong
