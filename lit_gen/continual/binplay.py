@@ -61,19 +61,15 @@ class Pairs(NamedTuple):
 
 
 class Numbers(nn.Module):
-    """Which code each image of the current task has, by its place in the task, and the latent by which it was
-    chosen. Both are as long as the task while it is learned, and else empty.
-    """
+    """Which code each image of the current task has, by its place in the task; empty between tasks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("number", torch.zeros(0, dtype=torch.long))
-        self.register_buffer("latent", torch.zeros(0, 0))
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for name, kept in self._buffers.items():
-            if prefix + name in state:
-                setattr(self, name, kept.new_zeros(state[prefix + name].shape))
+        if prefix + "number" in state:
+            self.number = self.number.new_zeros(len(state[prefix + "number"]))
         super()._load_from_state_dict(state, prefix, *args)
 
 
@@ -146,6 +142,7 @@ class BinPlay(LitGenerator):
         self.free_epochs, self.code_weight, self.reconstruction = free_epochs, code_weight, reconstruction
         self.first_decoder_optimizer = first_decoder_optimizer
         self.batch_size = 40
+        self._latent = torch.zeros(0)  # of the task's images, while codes are assigned
         self._in_epoch: tuple[Tensor, Tensor] | None = None  # codes of the task, and which are taken
 
     # --- what it is asked for
@@ -231,18 +228,18 @@ class BinPlay(LitGenerator):
 
     def look_at(self, task: Task, batch: Batch, progress: float) -> Terms:
         """Keeps the latents of images."""
-        self.own.latent[batch.index - task.first_index] = self.encoder(batch.image).float()
+        self._latent[batch.index - task.first_index] = self.encoder(batch.image).float()
         return {}
 
     def choose(self, task: Task) -> None:
         """Gives every image its code, batch by batch in the order of the stream."""
-        latent, free = summed(self.own.latent), self._codes_of(task)
+        latent, free = summed(self._latent), self._codes_of(task)
         taken = torch.zeros(len(free), dtype=torch.bool, device=self.device)
         number = torch.zeros(len(free), dtype=torch.long, device=self.device)
         for first in range(0, len(free), self.batch_size):
             part = slice(first, first + self.batch_size)
             number[part] = self._take(latent[part], free, taken)
-        self.own.number, self.own.latent = number, latent.new_zeros(0, 0)
+        self.own.number, self._latent = number, torch.zeros(0)
 
     def with_past(self, task: Task, batch: Batch) -> Pairs:
         """For several minibatches images of the task with their codes, and equally many of each past one,
@@ -351,7 +348,7 @@ class BinPlay(LitGenerator):
 
     def _forget(self, task: Task) -> None:
         self._in_epoch = None
-        self.own.latent = self.own.latent.new_zeros(task.num_images, self.codes.num_bits)
+        self._latent = torch.zeros(task.num_images, self.codes.num_bits, device=self.device)
 
     def _start_anew(self, task: Task) -> None:
         self.num_dealt.zero_()

@@ -1,4 +1,7 @@
-"""The convolutional networks of BinPlay. Source: the authors' code for Deja et al. 2020, arXiv:2011.14960."""
+"""BinPlay's convolutional decoder and its classifier; its encoder is a `ConvEncoder`.
+
+Source: the authors' code for Deja et al. 2020, arXiv:2011.14960.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import Fraction, NonNegative, Positive
-from lit_gen.nets.layers import in_unit_range, mlp, normed, with_condition
+from lit_gen.nets.layers import mlp, normed, with_condition
 
 _FEATURES = (32, 8, 8)  # that the decoder's linear layers make
-
-
-class BinPlayEncoder(nn.Module):
-    """Image [B, C, S, S] -> [B, out_size], by three convolutions; `unit_range` as in `DenseEncoder`."""
-
-    def __init__(
-        self,
-        channels: Positive,
-        size: Positive,
-        out_size: Positive,
-        width: Positive = 32,
-        unit_range: bool = True,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for narrow, wide in pairwise((channels, width, 2 * width, 4 * width)):
-            layers += normed(nn.Conv2d(narrow, wide, 3, 2, 1, bias=False))
-        self.unit_range = unit_range
-        num_features = 4 * width * (-(-size // 8)) ** 2
-        self.net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(num_features, out_size))
-
-    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.net(in_unit_range(image) if self.unit_range else image)
 
 
 class BinPlayDecoder(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.core.types import NonNegative, Positive
-from lit_gen.nets.layers import mlp, normed, with_condition
+from lit_gen.nets.layers import in_unit_range, mlp, normed, with_condition
 
 
 def _sizes(size: int) -> list[int]:
@@ -27,8 +27,9 @@ class ConvEncoder(nn.Module):
 
     Args:
         width: channels of the first block.
-        hidden: width of the linear layer before the output.
+        hidden: width of the linear layer before the output; None is without one.
         condition_size: K; 0 takes no condition.
+        unit_range: the first layer is given pixels from 0 to 1 instead of -1 to 1.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class ConvEncoder(nn.Module):
         size: Positive,
         out_size: Positive,
         width: Positive = 32,
-        hidden: Positive = 256,
+        hidden: Positive | None = 256,
         condition_size: NonNegative = 0,
+        unit_range: bool = False,
     ) -> None:
         super().__init__()
         sizes = _sizes(size)
@@ -46,12 +48,14 @@ class ConvEncoder(nn.Module):
         blocks: list[nn.Module] = []
         for narrow, wide in pairwise(widths):
             blocks += normed(nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False))
-        self.condition_size = condition_size
+        self.condition_size, self.unit_range = condition_size, unit_range
         self.blocks = nn.Sequential(*blocks, nn.Flatten())
-        self.head = mlp([widths[-1] * sizes[-1] ** 2 + condition_size, hidden, out_size])
+        widths_of_head = [hidden, out_size] if hidden else [out_size]
+        self.head = mlp([widths[-1] * sizes[-1] ** 2 + condition_size, *widths_of_head])
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.head(with_condition(self.blocks(image), condition, self.condition_size))
+        features = self.blocks(in_unit_range(image) if self.unit_range else image)
+        return self.head(with_condition(features, condition, self.condition_size))
 
 
 class ConvDecoder(nn.Module):
