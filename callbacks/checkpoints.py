@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lit_gen.core.checkpoint import LAST, PREVIOUS, WRITING
-from lit_gen.core.files import is_whole, replaced, whole
+from lit_gen.core.files import is_whole, name_too, whole
 from lit_gen.core.lightning_internals import log_epoch_now
 from lit_gen.core.progress import epochs_done
 from lit_gen.core.types import Task
@@ -54,18 +53,9 @@ class RunCheckpoints(Checkpoint):
                     os.fsync(file.fileno())
         if trainer.is_global_zero:
             if task is not None:
-                _name_too(fresh, folder / f"task-{task.index}.ckpt")
+                name_too(fresh, folder / f"task-{task.index}.ckpt")
             # A damaged one that was there when the run went on takes the place of no good one.
             if last.exists() and (self._written >= 0 or is_whole(last)):
                 os.replace(last, folder / PREVIOUS)
             os.replace(fresh, last)
         self._written = time.monotonic()
-
-
-def _name_too(file: Path, name: Path) -> None:
-    """Gives a file a second name, by a copy where the file system has no links."""
-    with replaced(name) as aside:
-        try:
-            os.link(file, aside)
-        except OSError:
-            shutil.copyfile(file, aside)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_gen.core.checkpoint import CHECKPOINT_KEY, FORMAT, LAST
-from lit_gen.core.files import CannotWrite, write_json
+from lit_gen.core.files import CannotWrite, name_too, write_json
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import batches_seen, dealt
 from lit_gen.evaluation.board import Board
@@ -44,17 +47,22 @@ class RunRecord(Callback):
     Attributes:
         cpu_threads: that the run uses.
         about: see `about_run`; {}: it is found out when it is needed.
+        continues_end: the run had reached its end and is trained longer. With its first checkpoint, and not
+            before, it gives up that end and keeps it under other names: `summary.finished-1.json` and so on.
+        keeps_rows: all that was logged stays, also what the checkpoint does not know of: the scores of an end
+            beside those of the next one.
     """
 
     def __init__(self, config: Mapping[str, Any], source: Mapping[str, Any], board: Board) -> None:
         self.config, self.source, self.board = dict(config), without_secrets(source), board
         self.cpu_threads = torch.get_num_threads()
         self.about: dict[str, Any] = {}
+        self.continues_end = self.keeps_rows = False
         self._trainer: Trainer | None = None
         self._times = PhaseTimes()
         self._started = time.monotonic()  # earlier by what the run had taken before it was resumed
         # A run that begins anew in its folder, killed before its first checkpoint, drops all it logged there.
-        self._rows_to_keep: int | None = 0
+        self._rows_to_keep: float | None = 0
         self._rows_before_test: int | None = None  # in a test and until the next fit
         self._finished: Status | None = None
 
@@ -72,11 +80,14 @@ class RunRecord(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._started = time.monotonic() - state_dict["wall_seconds"]
         self._times.load(state_dict["phases"])
-        self._rows_to_keep = state_dict["metric_rows"]
+        self._rows_to_keep = math.inf if self.keeps_rows else state_dict["metric_rows"]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if self.continues_end and trainer.is_global_zero:
+            _keep_end(Path(trainer.default_root_dir))
+        self.continues_end = False
         # What is in the checkpoint must not be lost from the file when the run is killed right after.
         for file in self._loggers(MetricsFile):
             file.flush()
@@ -157,6 +168,8 @@ class RunRecord(Callback):
         self._trainer = trainer = self._trainer or trainer
         if self._finished is not None or trainer is None:
             return
+        if self.continues_end:
+            status = "FINISHED"  # as it was found
         self._finished = ended = status
         folder = Path(trainer.default_root_dir)
         summary = {
@@ -175,7 +188,8 @@ class RunRecord(Callback):
         try:
             for file in self._loggers(MetricsFile):
                 file.flush()
-            write_json(folder / "summary.json", summary)
+            if not self.continues_end:
+                write_json(folder / "summary.json", summary)
         except CannotWrite as failure:
             full, ended = failure, "FAILED"
         self._keep_text("summary.json")
@@ -225,6 +239,17 @@ class RunRecord(Callback):
             tracker.catch_up(rows)
             if self.board.rows:
                 tracker.log_scores(in_tags(self.board))
+
+
+def _keep_end(folder: Path) -> None:
+    """Gives what tells of the end of a run other names, before another one takes its place."""
+    number = 1 + len([*folder.glob("summary.finished-*.json")])
+    for name in ("scores.csv", "matrix.png", "paper.txt"):
+        if (file := folder / name).is_file():
+            shutil.copyfile(file, folder / f"{file.stem}.finished-{number}{file.suffix}")
+    checkpoints = folder / "checkpoints"
+    name_too(checkpoints / LAST, checkpoints / f"finished-{number}.ckpt")
+    os.replace(folder / "summary.json", folder / f"summary.finished-{number}.json")
 
 
 def status_of(exception: BaseException) -> Status:

@@ -41,7 +41,8 @@ class TaskSwitch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         place = {name: getattr(self, name) for name in ("seed", "stage", "phase", "ended")}
-        stopped = self._trainer is not None and is_ended_early(self._trainer)
+        is_early = self._trainer is not None and is_ended_early(self._trainer)
+        stopped = is_early and not self.course.is_over  # which tells the Trainer to stop as well
         return place | {"stopped": stopped, "course": self.course.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

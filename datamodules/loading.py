@@ -134,7 +134,8 @@ class LoadedStream(LightningDataModule):
         return (folder / _DIGESTS).is_file()
 
     def changes_since(self, folder: Path) -> list[str]:
-        """What differs from the split that was saved there, a line for each part; [] where none was saved."""
+        """What differs from the split that was saved there, a line for each part of both; [] where none was
+        saved. A longer stream has parts that the other has not."""
         if not self.is_saved(folder):
             return []
         self.read_once()
@@ -148,9 +149,9 @@ class LoadedStream(LightningDataModule):
                 "Put it back, or remove it to go on without"
             ) from error
         now = {f"{s}_{n}": part.digests() for s in ("train", "test") for n, part in self.parts(s).items()}
-        lines, nothing = [], np.zeros(0, np.uint64)
-        for name in before | now:
-            old, new = before.get(name, nothing), now.get(name, nothing)
+        lines = []
+        for name in filter(now.__contains__, before):
+            old, new = before[name], now[name]
             if not np.array_equal(old, new):
                 came, went = (int((~np.isin(a, b)).sum()) for a, b in ((new, old), (old, new)))
                 counts = f"{len(old)} before, {len(new)} now"

@@ -14,6 +14,7 @@ from lightning import Callback
 from processes import together
 from toys import CopyingCheckpoints, ToyGenerator, make_data, make_trainer
 
+import lit_gen
 from lit_gen.__main__ import main
 from lit_gen.core.module import LitModel
 from lit_gen.core.progress import Course
@@ -58,6 +59,14 @@ def test_a_schedule_goes_on_from_where_it_was_to_its_end_in_a_line(limits, image
     again = Course(**limits)
     again.load_state_dict(after.state_dict())
     assert counted(again, images, 0, first=5 + left) == [parts[-1]]
+
+
+def test_a_phase_that_was_over_counts_as_if_it_had_been_longer_from_its_start():
+    before = Course(epochs=4)
+    counted(before, 96, 4)
+    after = Course(epochs=8)
+    after.load_state_dict(before.state_dict())
+    assert counted(after, 96, 4, first=4) == [n / 8 for n in range(4, 9)]
 
 
 class Rates(Callback):
@@ -162,8 +171,94 @@ def test_a_chosen_trainer_moves_a_run_and_config_yaml_stays(stopped, tmp_path, c
         stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["lit_gen"]
         assert stored["config"]["trainer"]["gradient_clip_val"] == 0.5
         assert stored["cpu_threads"] == (1 if folder == whole else 2)
-    for word in ("trainer.max_epochs=12", "trainer=cpu", "data.root=elsewhere"):
+    for word in ("trainer=cpu", "data.root=elsewhere"):
         assert main(["train", f"resume={stopped}", word]) == 2
         assert f"{word}: would change nothing" in capsys.readouterr().err
-    assert main(["train", f"resume={stopped}", "trainer.max_epochs=12", f"output_dir={tmp_path}/new"]) == 2
-    assert not (tmp_path / "new").exists() and main(["train", f"resume={stopped}"]) == 0
+    assert main(["train", f"resume={stopped}"]) == 0
+
+
+SPLIT = ["stream=split_classes", "stream.num_tasks=2", "stream.split.classes_per_task=1"]
+BANDS = [f"model.epochs.{name}=1" for name in ("first", "local_warmup", "local", "band_warmup", "band")]
+LONGER = {
+    "epochs": (["model=vae", "trainer.max_epochs=2"], "trainer.max_epochs=4"),
+    "epochs before a pass": (["trainer.max_epochs=2"], "trainer.max_epochs=4"),
+    "epochs of the last task": (["model=replay_vae", *SPLIT, "trainer.max_epochs=2"], "trainer.max_epochs=3"),
+    "steps": (["model=vae", "trainer.max_epochs=-1", "trainer.max_steps=6"], "trainer.max_steps=12"),
+    "tasks": (
+        ["model=replay_vae", "model.learner.condition=none", "trainer.max_epochs=2", *SPLIT],
+        "stream.num_tasks=3",
+    ),
+    "tasks of bands": (["model=multiband", *BANDS, *SPLIT], "stream.num_tasks=3"),
+}
+
+
+@pytest.mark.parametrize("kind", LONGER)
+def test_a_finished_run_is_trained_longer_as_one_that_was_as_long_from_the_start(kind, tmp_path):
+    before, more = LONGER[kind]
+    words = [
+        *(w for w in TINY if not w.startswith("net=")),
+        "judges=terms",
+        "judges.terms.single_task=true",
+        *before,
+    ]
+    longer, whole = tmp_path / "longer", tmp_path / "whole"
+    assert main(["train", *words, f"output_dir={longer}"]) == 0
+    end = {name: (longer / name).read_bytes() for name in ("summary.json", "scores.csv")}
+    assert main(["train", f"resume={longer}", more]) == 0
+    assert main(["train", *words, more, f"output_dir={whole}"]) == 0
+    states = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (longer, whole)
+    ]
+    for name, value in states[1]["state_dict"].items():
+        if kind != "epochs of the last task":  # the first task has had fewer there
+            assert torch.equal(states[0]["state_dict"][name], value), name
+    if kind in ("tasks", "tasks of bands"):
+        for name in ("scores.csv", "metrics.csv"):
+            assert (longer / name).read_bytes() == (whole / name).read_bytes(), name
+    else:  # the scores of before stay among the curves
+        rows = [(folder / "metrics.csv").read_text().splitlines() for folder in (longer, whole)]
+        assert len(rows[0]) > len(rows[1]) or "last task" in kind
+    for name, content in end.items():
+        kept = name.replace(".", ".finished-1.")
+        assert (longer / kept).read_bytes() == content
+    assert lit_gen.load(longer / "checkpoints" / "finished-1.ckpt") is not None
+    assert main(["evaluate", f"ckpt={longer}@all"]) == 0
+    assert (longer / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes() or "last" in kind
+
+
+def test_what_a_finished_run_cannot_be_trained_longer_by_is_named_and_it_stays_as_it_was(tmp_path, capsys):
+    folder, new = tmp_path / "run", tmp_path / "new"
+    words = ["model=replay_vae", *SPLIT, "trainer.max_epochs=1", f"output_dir={folder}"]
+    assert main(["train", *TINY, *words]) == 0
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.name != "log.txt"}
+    for word, said in {
+        "trainer.max_epochs=1": "would change nothing, since phase train of task 1 has had 1 epochs",
+        "stream.num_tasks=2": "would change nothing; ",
+        "stream.joint=true": "would change nothing; ",
+        "stream.num_tasks=3": "size mismatch for learner.encoder.net.0.weight",
+        "stream.split.classes_per_task=2": "the first tasks of this stream are not those",
+    }.items():
+        assert main(["train", f"resume={folder}", word]) == 2, word
+        assert said in capsys.readouterr().err, word
+        assert {f: f.read_bytes() for f in before} == before, word
+    assert main(["train", f"resume={folder}", "trainer.max_epochs=2", f"output_dir={new}"]) == 0
+    assert json.loads((new / "summary.json").read_text())["batches"] > 2
+    assert {f: f.read_bytes() for f in before} == before
+    (folder / "checkpoints" / "previous.ckpt").unlink()
+    assert main(["train", f"resume={folder}", "trainer.max_epochs=2"]) == 2
+    assert "is not the moment before the last phase" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_before_it_has_become_longer_is_the_finished_one(tmp_path, monkeypatch):
+    def at_once(module, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    assert main(["train", *TINY, "trainer.max_epochs=1", f"output_dir={folder}"]) == 0
+    before = (folder / "summary.json").read_bytes()
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(LitModel, "on_train_batch_start", at_once)
+        main(["train", f"resume={folder}", "trainer.max_epochs=2"])
+    assert (folder / "summary.json").read_bytes() == before
+    assert main(["train", f"resume={folder}", "trainer.max_epochs=2"]) == 0
+    assert json.loads((folder / "summary.json").read_text())["batches"] == 12

@@ -95,10 +95,11 @@ class RunFolder:
         own = dict(_leaves(own if is_exact else self.read_config()))
         # config.yaml has what an interpolation gave.
         keys = dict.fromkeys([*own, *known]) if is_exact else [k for k in known if "${" not in str(known[k])]
+        later = self._later_values()
         differing = [
             f"{key}={known.get(key, 'null')}, the run has {own.get(key, 'null')}"
             for key in keys
-            if own.get(key, "null") != known.get(key, "null") and not _is_free(key)
+            if known.get(key, "null") not in (own.get(key, "null"), *later.get(key, ())) and not _is_free(key)
         ]
         if differing:
             raise InputError(
@@ -144,6 +145,17 @@ class RunFolder:
         keys = [key for key in dict.fromkeys([*leaves[0], *leaves[1]]) if key != "output_dir"]
         pairs = {key: [json.loads(each.get(key, "null")) for each in leaves] for key in keys}
         return {key: {"before": old, "now": new} for key, (old, new) in pairs.items() if old != new}
+
+    def _later_values(self) -> dict[str, list[str]]:
+        """What keys have been given by resumes, as JSON."""
+        found: dict[str, list[str]] = {}
+        for file in self.path.glob(CHANGES.format("*")):
+            try:
+                for key, change in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+                    found.setdefault(key, []).append(json.dumps(change["now"], default=str))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+                raise InputError(f"{file}: is damaged ({type(error).__name__}); put it back") from error
+        return found
 
     def write_changes(self, changes: Mapping[str, Any]) -> None:
         """Beside config.yaml, which stays as the run was started: config.resumed-1.yaml and so on."""
@@ -225,13 +237,21 @@ class RunFolder:
 
 
 def refuse_changes(words: Sequence[str]) -> None:
-    """Raises InputError for a word with which a resumed run would compute something else."""
+    """Raises InputError for a word with which a resumed run would compute something else. Of a stream it is
+    known later, when its tasks so far are compared.
+    """
     for word in words:
-        if not _may_change(key_of(word)):
+        if not (_may_change(key_of(word)) or is_of_stream(word)):
             raise InputError(
-                f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed. "
+                f"{word}: a resumed run goes on as it began; only {', '.join(_MAY_CHANGE)} can be changed, "
+                "and stream, to one that goes on with more tasks. "
                 "For another run leave resume= out."
             )
+
+
+def is_of_stream(word: str) -> bool:
+    """Whether a word is about the stream of tasks."""
+    return key_of(word).partition(".")[0] == "stream"
 
 
 def _may_change(key: str) -> bool:

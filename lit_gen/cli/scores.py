@@ -112,7 +112,7 @@ def evaluate_run(run: Path, which: str, follow: bool, overrides: Sequence[str], 
                 if scored is None:
                     if rank() == 0:
                         lock.take()
-                    scored = at_the_end.enter_context(_ScoredRun(folder, file, overrides))
+                    scored = at_the_end.enter_context(_ScoredRun(folder, overrides))
                 rows += scored.score(file)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
             done = dict.fromkeys(row["checkpoint"] for row in rows)
@@ -135,7 +135,7 @@ class _Tester:
     """A Trainer with the judges of a run, for the models of its checkpoints.
 
     Args:
-        path: of the first of them.
+        path: of one of them, or of their run.
         settings: of `Scoring`.
     """
 
@@ -181,13 +181,11 @@ class _Tester:
 class _ScoredRun(_Tester):
     """A run whose checkpoints are scored into its folder and MLflow. What it holds until the end is whole and
     written when it is left, however that comes.
-
-    Args:
-        file: the checkpoint that comes first.
     """
 
-    def __init__(self, folder: RunFolder, file: Path, words: Sequence[str]) -> None:
-        super().__init__(file, words)
+    def __init__(self, folder: RunFolder, words: Sequence[str]) -> None:
+        # By its newest checkpoint: its stream may have become longer than that of the first task's.
+        super().__init__(folder.path, words)
         self.folder, self.metrics = folder, LateMetrics(folder.path)
         read_metrics(self.metrics.path)  # a damaged one is refused now, and not when all is scored
         self.metrics.epoch = lambda: self.trainer.current_epoch

@@ -22,11 +22,20 @@ from lit_gen.cli.devices import moved_to
 from lit_gen.cli.launchers import lost_processes, patience, rank, settle
 from lit_gen.cli.lean import NoProfiler, old_objects_left_alone, without_empty_hooks
 from lit_gen.cli.log import log_to, run_logger
+from lit_gen.cli.longer import LENGTHS, asks_longer, check_longer, moment_of
 from lit_gen.cli.open_run import built_model, check_parts
-from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, found_folder, new_folder, refuse_changes
+from lit_gen.cli.run_folder import (
+    CONFIG,
+    SUMMARY,
+    RunFolder,
+    found_folder,
+    is_of_stream,
+    new_folder,
+    refuse_changes,
+)
 from lit_gen.cli.stop import Stop, told_to_stop
 from lit_gen.cli.threads import use_threads
-from lit_gen.cli.words import key_of, own_words
+from lit_gen.cli.words import own_words
 from lit_gen.core.checkpoint import Stored
 from lit_gen.core.compiled import compile_networks
 from lit_gen.core.files import disk_failure, remove_unfinished, write_text
@@ -53,7 +62,8 @@ Trains a model, task after task, scores it after every task, and keeps everythin
   resume=        goes on with a run that was stopped, exactly as if it had not been; only trainer.*, logger.*
                  and data.root can be changed, and trainer=NAME changes its devices and strategy alone;
                  config.yaml stays, changes stand in config.resumed-1.yaml; with output_dir= what comes is a
-                 new run in a folder of its own, and the data may have changed
+                 new run in a folder of its own, and the data may have changed; a finished run is trained
+                 longer by more of its last phase (trainer.max_epochs=) or by more tasks (stream.num_tasks=)
   scores=later   leaves the scores to lit-gen evaluate ckpt=RUN@all, beside the training with follow=true
   seed=          0 is a seed
   --cfg          prints the configuration and stops
@@ -63,6 +73,7 @@ Examples
   lit-gen train experiment=vae_mnist data.root=~/data model.latent_size=32
   lit-gen train model=vae net=conv data=cifar10 recipe=vae trainer=ddp trainer.devices=4
   lit-gen train resume=runs/vae-digits-s0-1a2b3c
+  lit-gen train resume=runs/vae-digits-s0-1a2b3c trainer.max_epochs=20
   lit-gen train model=vae data=image_folder data.root=my/photos data.spec.channels=3 data.spec.size=64
 """
 
@@ -92,7 +103,7 @@ def run(words: list[str]) -> int:
 def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     own, others = own_words(words, {"resume": str})
     resume = own.get("resume", "null")
-    is_new, stored, start = resume == "null", None, {}
+    is_new, is_longer, adds_tasks, stored, start = resume == "null", False, False, None, {}
     if is_new:
         composed = compose("train", others).anchored()
         config = composed.config
@@ -105,9 +116,15 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
         folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
         is_new = "output_dir" in moved
         refuse_changes(others)
-        if folder.is_finished and not Path(resume).is_file():
-            _refuse_no_effect(folder, others, is_new)
-        if folder.is_finished and not is_new:
+        is_over = folder.is_finished and not Path(resume).is_file()
+        if is_over and (is_longer := asks_longer(others)):
+            resume = str(moment_of(folder, others))
+        elif is_over and others and not is_new:
+            raise InputError(
+                f"{' '.join(others)}: would change nothing, since the run in {folder.path} is finished. "
+                "trainer.max_epochs= or a longer stream trains it longer; another run leaves resume= out"
+            )
+        if folder.is_finished and not is_new and not is_longer:
             print(f"{folder.path}: this run is finished; there is nothing left to do.")
             return 0
         at_the_end.callback(folder.lock.release)
@@ -115,6 +132,8 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
             folder.lock.take()
         log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
         stored, start = folder.stored(resume), folder.read_start()
+        if (adds_tasks := any(map(is_of_stream, others))) and stored is None:
+            raise InputError("stream.*: this run has no checkpoint yet; train anew with the longer stream")
         if is_new:
             folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
             at_the_end.callback(folder.lock.release)
@@ -134,6 +153,15 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     seed_everything(composed.config["seed"], workers=True, verbose=False)
     try:
         parts = assemble(composed, folder, stored, start)
+        if adds_tasks or is_longer:
+            most = composed.config["max_phase_epochs"]
+            check_longer(parts.trainer, parts.module, parts.data, stored, most, adds_tasks)
+            if adds_tasks and rank() == 0:
+                parts.data.save_split(folder.path / "split")
+            parts.record.continues_end = is_longer and not is_new
+            parts.record.keeps_rows = parts.record.continues_end and not adds_tasks
+        if rank() == 0:
+            folder.write_start(cpu_threads=parts.record.cpu_threads, about=parts.record.about)
     except BaseException:
         if is_new and rank() == 0:
             log_to(None)
@@ -167,8 +195,10 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
     data.setup("fit")
     saved = folder.path / "split"
     if stored is not None and (changes := data.changes_since(saved)):
+        is_moved = stored.config["stream"] != composed.source["stream"]
+        what = "the first tasks of this stream" if is_moved else "the data"
         raise InputError(
-            f"resume={folder.path}: the data are not those that this run was trained on.\n  "
+            f"resume={folder.path}: {what} are not those that this run was trained on.\n  "
             + "\n  ".join(changes)
             + "\nNothing was changed. Put the data back (or say where they are, data.root=), or go on with "
             f"these as a new run: lit-gen train resume={folder.path} output_dir=<a new folder>"
@@ -209,7 +239,6 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         compile_networks(module, config["compile"])
     if rank() == 0:
         record.about = about_run(data, trainer.strategy.root_device, trainer.world_size)
-        folder.write_start(cpu_threads=record.cpu_threads, about=record.about)
     return Parts(trainer, module, data, record, saver)
 
 
@@ -321,23 +350,12 @@ def _write_config(composed: Composed, folder: RunFolder) -> None:
         write_text(folder.path / CONFIG, as_yaml(without_secrets(composed.config)))
 
 
-def _refuse_no_effect(folder: RunFolder, words: Sequence[str], is_new: bool) -> None:
-    """InputError for words with which a finished run would be the same."""
-    ends = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
-    if useless := [word for word in words if not is_new or key_of(word) in ends]:
-        raise InputError(
-            f"{' '.join(useless)}: would change nothing, since the run in {folder.path} is finished. For "
-            f"a longer one train anew; to go on from an earlier moment: resume={folder.path}/checkpoints/"
-            "<file> output_dir=<a new folder>"
-        )
-
-
 def _differences(changes: Mapping[str, Any], stored: Stored | None, trainer: Trainer) -> list[str]:
     """What numbers depend on and is no longer as it was when the run was stopped."""
     found = [
         f"{key}={'null' if change['now'] is None else change['now']}"
         for key, change in changes.items()
-        if key.partition(".")[0] in ("trainer", "cpu_threads", "compile")
+        if key.partition(".")[0] in ("trainer", "cpu_threads", "compile") and key not in LENGTHS
     ]
     if stored is None:
         return found

@@ -35,9 +35,14 @@ class Stored(NamedTuple):
     state: dict[str, Any]  # Lightning's: state_dict, loops, callbacks, optimizer_states
 
     @property
+    def place(self) -> dict[str, Any]:
+        """Where in the run it was written: what TaskSwitch keeps; {} where there was none."""
+        return self.state.get("callbacks", {}).get("TaskSwitch", {})
+
+    @property
     def stage(self) -> int:
         """Place in the stages of the datamodule."""
-        return self.state.get("callbacks", {}).get("TaskSwitch", {}).get("stage", 0)
+        return self.place.get("stage", 0)
 
     @property
     def num_logged(self) -> int:
@@ -140,13 +145,19 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def load_weights(module: torch.nn.Module, stored: Stored) -> None:
-    """Puts the checkpoint's weights into the module, all of them and no others.
+    """Puts the checkpoint's weights into the module, all of them and no others. A buffer may have more rows
+    than in the checkpoint, those of the tasks by which a stream has become longer; these stay as they are.
 
     Raises:
         InputError: they belong to another model.
     """
+    weights = dict(stored.state["state_dict"])
+    for name, rows in module.named_buffers():
+        known = weights.get(name)
+        if known is not None and rows.ndim and rows.shape[1:] == known.shape[1:] and len(rows) > len(known):
+            weights[name] = torch.cat([known, rows[len(known) :].to(known)])
     try:
-        module.load_state_dict(stored.state["state_dict"], strict=True)
+        module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise InputError(
             f"checkpoint {stored.path}: its weights do not fit {type(module).__name__} "

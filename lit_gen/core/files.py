@@ -82,6 +82,15 @@ def remove_unfinished(folder: Path) -> None:
             file.unlink()
 
 
+def name_too(file: Path, name: Path) -> None:
+    """Gives a file a second name, by a copy where the file system has no links."""
+    with replaced(name) as aside:
+        try:
+            os.link(file, aside)
+        except OSError:
+            shutil.copyfile(file, aside)
+
+
 def write_text(file: Path, text: str) -> Path:
     """UTF-8, line ends as they are."""
     with replaced(file) as aside:

@@ -96,14 +96,17 @@ class Course:
 
     def begin(self, images_per_epoch: int, epoch: int) -> None:
         """At the start of a fit, when the run has had so many epochs. Where what is left has become longer or
-        shorter since the checkpoint, the part that is left is spread over it."""
+        shorter since the checkpoint, the part that is left is spread over it; where none was left, the phase
+        counts as if it had been that long from its start."""
         left = None if self.epochs is None else (self.end_epoch - epoch) * images_per_epoch
         ends = [self.images, None if left is None else self.images_done + left]
         last = (self.steps, min((end for end in ends if end is not None), default=None))
         before = (self.last_step, self.last_image)
         if before not in ((None, None), last):
-            self.part_before = self.part
-            self.steps_before, self.images_before = self.steps_done, self.images_done
+            is_done = self.part >= 1
+            self.part_before = 0.0 if is_done else self.part
+            self.steps_before = 0 if is_done else self.steps_done
+            self.images_before = 0 if is_done else self.images_done
         self.last_step, self.last_image = last
 
     def count(self, images: int, is_step: bool) -> None:

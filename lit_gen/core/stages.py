@@ -73,7 +73,7 @@ def fit_stages(
                 f"checkpoint {stored.path}: was written inside an epoch, from where no run goes on exactly; "
                 "resume from the run's own last.ckpt"
             )
-        walk.switch.load_state_dict(stored.state["callbacks"][walk.switch.state_key])
+        walk.switch.load_state_dict(stored.place)
     first = (walk.switch.stage, walk.switch.phase)
     for stage in range(first[0], len(datamodule.stages)):
         task = datamodule.stages[stage]
@@ -91,6 +91,23 @@ def fit_stages(
         if after_task is not None:
             after_task(task)
     return True
+
+
+def stored_place(
+    trainer: Trainer, module: LitModel, datamodule: StreamData, stored: Stored, most: int | None = None
+) -> tuple[Task, Phase, Course]:
+    """The task and the phase that a checkpoint was written in, and how far it was in its length of now.
+
+    Args:
+        most: epochs of a phase, see `fit_stages`.
+    """
+    walk, place = _Walk(trainer, module, datamodule, most), stored.place
+    task = datamodule.stages[place["stage"]]
+    datamodule.current_task = task.index
+    phase = module.phases(task)[place["phase"]]
+    course = walk.course(phase)
+    course.load_state_dict(place["course"])
+    return task, phase, course
 
 
 def check_stages(
@@ -238,7 +255,7 @@ class _Walk:
 
     def run(self, stage: int, number: int, task: Task, phase: Phase, stored: Stored | None) -> None:
         """One phase: what is left of it when it is the one stored in a checkpoint."""
-        switch, course = self.switch, self._course(phase)
+        switch, course = self.switch, self.course(phase)
         if stored is None:
             switch.stage, switch.phase, switch.ended, switch.stopped = stage, number, False, False
             self.anew.begin()
@@ -258,7 +275,7 @@ class _Walk:
                 self.trainer.fit(self.module, datamodule=self.datamodule, ckpt_path=path)
         switch.finish(self.module)
 
-    def _course(self, phase: Phase) -> Course:
+    def course(self, phase: Phase) -> Course:
         """The course of a phase at its beginning: its own length, or else the Trainer's; cut short."""
         if self.trainer.fast_dev_run:
             return Course(epochs=1)

@@ -98,7 +98,7 @@ class MetricsFile(Logger):
         read_metrics(self.path, rows)
 
     @rank_zero_only
-    def keep_first(self, rows: int) -> list[tuple[int, str, float]]:
+    def keep_first(self, rows: float) -> list[tuple[int, str, float]]:
         """Drops what a resumed run will log again: all but the first rows. Step, metric, value of those."""
         self.flush()
         kept = read_metrics(self.path, min(rows, self._in_file))
