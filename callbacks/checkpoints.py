@@ -42,8 +42,8 @@ class RunCheckpoints(Checkpoint):
             log_epoch_now(trainer)  # what is logged after this checkpoint would be lost with a kill
             self.save(trainer)
 
-    def save(self, trainer: Trainer, task: Task | None = None) -> None:
-        """Writes `last.ckpt`, and with a task `task-<k>.ckpt` beside it. Collective."""
+    def save(self, trainer: Trainer, task: Task | None = None, name: str = "task-{}.ckpt") -> None:
+        """Writes `last.ckpt`, and with a task another one beside it, of this name. Collective."""
         folder = self.folder(trainer)
         fresh, last = folder / WRITING, folder / LAST
         with whole(fresh, last):
@@ -53,7 +53,7 @@ class RunCheckpoints(Checkpoint):
                     os.fsync(file.fileno())
         if trainer.is_global_zero:
             if task is not None:
-                name_too(fresh, folder / f"task-{task.index}.ckpt")
+                name_too(fresh, folder / name.format(task.index))
             # A damaged one that was there when the run went on takes the place of no good one.
             if last.exists() and (self._written >= 0 or is_whole(last)):
                 os.replace(last, folder / PREVIOUS)

@@ -158,6 +158,9 @@ class Scoring(Callback):
                     "%s: %d images of %d tasks (%s), %.1f s", name, images, context.num_seen, split, seconds
                 )
         module.log_shared(self._logged)
+        if split == "val":  # for monitors, which need not know the extractor: "val/fid"
+            of_all = {f"val/{row.metric}": row.value for row in self.rows if row.on_task is None}
+            module.log_shared({k: v for k, v in of_all.items() if k not in self._logged}, logger=False)
         reason = self.collapse.look(self.rows) if self.collapse else ""
         if reason and trainer.is_global_zero:
             log.warning("mode collapse is likely after epoch %d: %s", trainer.current_epoch, reason)

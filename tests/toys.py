@@ -112,8 +112,8 @@ class CopyingCheckpoints(RunCheckpoints):
     def on_save_checkpoint(self, trainer, pl_module, checkpoint):
         checkpoint[CHECKPOINT_KEY] = {"format": FORMAT, "config": {}}
 
-    def save(self, trainer, task=None):
-        super().save(trainer, task)
+    def save(self, trainer, task=None, *name):
+        super().save(trainer, task, *name)
         if trainer.is_global_zero:
             number = len(list(self.place.glob("copy-*.ckpt")))
             shutil.copy(self.place / "last.ckpt", self.place / f"copy-{number:02d}.ckpt")

@@ -21,7 +21,7 @@ from lit_gen.evaluation.board import Row
 from lit_gen.evaluation.folders import compare_folders
 from lit_gen.evaluation.tables import as_text
 
-HELP = """lit-gen evaluate ckpt=PATH [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
+HELP = """lit-gen evaluate ckpt=PATH|RUN@best [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen evaluate ckpt=RUN@all|@last|@task-K [follow=true] [out=scores.json] [GROUP=NAME ...] [KEY=VALUE ...]
 lit-gen evaluate real=IMAGES fake=IMAGES [extractor=NAME] [features=FILE] [out=scores.json] [KEY=VALUE ...]
 
@@ -35,6 +35,8 @@ folder of such archives.
              model.* and stream.*, nor what only matters in training
   @          of a run folder: all its tasks, the last one, or one or some (@task-0,task-2); rows of another
              extractor stay beside these, the same ones are replaced (MLflow keeps the first of a step)
+  @best      the best checkpoint of the last task, if callbacks=[default,best] or [default,best_fid] kept it;
+             sample, analyse and lit_gen.load take it as well
   follow     waits for the checkpoints of a run with scores=later and scores each as it comes, until it ends;
              on other devices than the run's: trainer=gpu trainer.devices=[1]
   out        also writes the scores as JSON, in place of a file that is there
@@ -53,6 +55,7 @@ Examples
   lit-gen evaluate ckpt=runs/my-run/checkpoints/task-2.ckpt extractor=inception
   lit-gen evaluate ckpt=runs/my-run judges.quality.num_samples=5000
   lit-gen evaluate ckpt=runs/my-run@all trainer=ddp trainer.devices=2
+  lit-gen evaluate ckpt=runs/my-run@best
   lit-gen evaluate ckpt=runs/my-run@all follow=true
   lit-gen evaluate real=photos/test fake=generated extractor=inception
   lit-gen evaluate real=photos/test fake=generated features=kept.safetensors trainer=ddp trainer.devices=4

@@ -58,7 +58,7 @@ class Tasks(NamedTuple):
 
 
 def at_tasks(ckpt: str, follow: bool) -> Tasks | None:
-    """What RUN@all and the like say; None for the path of a folder or a checkpoint.
+    """What RUN@all and the like say; None for the path of a folder or a checkpoint, RUN@best among them.
 
     Raises:
         InputError: it says something else, of no folder, or `follow` goes with another one than @all.
@@ -69,9 +69,11 @@ def at_tasks(ckpt: str, follow: bool) -> Tasks | None:
         if not Path(run).is_dir() and not (follow and run and not Path(run).exists()):
             what = "is a file" if Path(run).exists() else "does not exist"
             raise InputError(f"ckpt={ckpt}: {run or 'what stands before @'} {what}; @ goes with a run folder")
-        if not re.fullmatch(r"all|last|task-\d+(,task-\d+)*", which):
-            raise InputError(f"ckpt={ckpt}: @{which} is none of @all, @last, @task-2 and @task-0,task-2")
-        tasks = Tasks(Path(run).absolute(), which, follow)
+        if not re.fullmatch(r"all|last|best|task-\d+(,task-\d+)*", which):
+            raise InputError(
+                f"ckpt={ckpt}: @{which} is none of @all, @last, @best, @task-2 and @task-0,task-2"
+            )
+        tasks = Tasks(Path(run).absolute(), which, follow) if which != "best" else None
     if follow and (tasks is None or which != "all"):
         raise InputError("follow=true waits for all checkpoints of a run: ckpt=RUN@all follow=true")
     return tasks

@@ -19,6 +19,7 @@ FORMAT = 2
 """Raised when an older reader could misunderstand a checkpoint."""
 CHECKPOINT_KEY = "lit_gen"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+BEST = "best-{}.ckpt"
 WRITING = "writing.ckpt"
 """What is not whole yet."""
 _TASK = re.compile(r"task-(\d+)\.ckpt")
@@ -53,10 +54,15 @@ class Stored(NamedTuple):
 def read(path: str | Path) -> Stored:
     """Opens a checkpoint file, or the newest one of a run folder, without running any code from it.
 
+    Args:
+        path: RUN@best is the best one of a run's last task, as `BestCheckpoint` keeps it.
+
     Raises:
         InputError: no such file, damaged, not a checkpoint of this program, or of another format.
     """
     path = Path(path)
+    if path.name.endswith("@best") and not path.exists():
+        path = _best_of(path.with_name(path.name.removesuffix("@best")))
     if path.is_dir():
         return read_newest(path)
     if not path.is_file():
@@ -133,6 +139,17 @@ def task_checkpoints(run_folder: Path) -> dict[int, Path]:
 def _of_tasks(folder: Path) -> dict[int, Path]:
     found = {int(name[1]): file for file in folder.glob("*.ckpt") if (name := _TASK.fullmatch(file.name))}
     return dict(sorted(found.items()))
+
+
+def _best_of(run_folder: Path) -> Path:
+    """Of the last task that has one; InputError where none has."""
+    there = {int(file.stem[5:]): file for file in (run_folder / "checkpoints").glob(BEST.format("[0-9]*"))}
+    if not there:
+        raise InputError(
+            f"{run_folder}@best: {run_folder / 'checkpoints'} holds no {BEST.format('<k>')}, as runs with "
+            "callbacks=[default,best] or [default,best_fid] keep them"
+        )
+    return there[max(there)]
 
 
 def has_checkpoint(run_folder: Path) -> bool:

@@ -148,7 +148,7 @@ def test_what_cannot_be_scored_is_refused(runs, later, tmp_path, capsys):
 
     before = {file: file.stat().st_mtime_ns for file in later.rglob("*")}
     assert "there is no task-9.ckpt; there are @task-0, @task-1" in refused(f"{later}@task-9")
-    assert "@best is none of @all, @last, @task-2" in refused(f"{later}@best")
+    assert "@worst is none of @all, @last, @best, @task-2" in refused(f"{later}@worst")
     file = later / "checkpoints" / "task-0.ckpt"
     assert f"{file} is a file; @ goes with a run folder" in refused(f"{file}@all")
     assert "does not exist" in refused(f"{tmp_path}/nowhere@all")
