@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import rich
 from annotated_types import Ge
 from lightning import Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -145,6 +145,15 @@ class StageProgress(ProgressBar):
         elif self._is_enabled:
             self._next = time.monotonic() + self.log_seconds
             log.info("%s", f"{text}  {terms}".rstrip())
+
+
+class SessionProgress(TQDMProgressBar):
+    """Lightning's own bar, which notebooks draw well, with task, phase and terms beside it."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LitModel) -> dict[str, int | str | float]:
+        return {"at": place(trainer, pl_module)} | {
+            name: f"{float(value):.4g}" for name, value in pl_module.latest_terms.items()
+        }
 
 
 def place(trainer: Trainer, module: LitModel | None = None) -> str:

@@ -1,6 +1,15 @@
 """Deep generative models and continual generative learning on PyTorch Lightning.
 
-In a notebook, without a configuration and without a Trainer:
+In a notebook, without a configuration:
+
+    import lit_gen
+
+    data = lit_gen.Digits()
+    run = lit_gen.fit(lit_gen.VAE(data.spec), data, tasks=5, max_epochs=20)
+    lit_gen.score(run.model, data, ["fid", "recall"])  # a pandas frame
+    lit_gen.open_run(run.path).scores
+
+And without a Trainer:
 
     from torch.utils.data import DataLoader
     from lit_gen import VAE, Batch, Digits
@@ -62,7 +71,11 @@ _WHERE = {
     "FashionMNIST": "datamodules.mnist",
     "ImageFolder": "datamodules.image_folder",
     "MNIST": "datamodules.mnist",
+    "ClassSplit": "datamodules.tasks",
+    "DirichletSplit": "datamodules.tasks",
     "Omniglot": "datamodules.omniglot",
+    "SVHN": "datamodules.svhn",
+    "SyntheticData": "datamodules.synthetic",
     # Metrics and what gives them features
     "ClassHistogram": "lit_gen.metrics.classes",
     "FrechetDistance": "lit_gen.metrics.frechet",
@@ -73,6 +86,18 @@ _WHERE = {
     "Neighbours": "lit_gen.metrics.neighbours",
     "PRD": "lit_gen.metrics.prd",
     "TorchFidelityInception": "lit_gen.metrics.features",
+    # Runs
+    "Run": "lit_gen.cli.notebook",
+    "fit": "lit_gen.cli.notebook",
+    "open_run": "lit_gen.cli.notebook",
+    "score": "lit_gen.cli.notebook",
+    # Callbacks
+    "AveragedWeights": "callbacks.ema",
+    "BestCheckpoint": "callbacks.best",
+    "ExportExtractor": "callbacks.export_extractor",
+    "Grid": "callbacks.grid",
+    "LatentMap": "callbacks.latent_map",
+    "Stability": "callbacks.stability",
     # Images
     "Batch": "lit_gen.core.types",
     "ImageSpec": "lit_gen.core.types",
@@ -95,13 +120,14 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-def load(path: str | Path, trust: Sequence[str] = ()) -> LitModel:
+def load(path: str | Path, trust: Sequence[str] = (), model: LitModel | None = None) -> LitModel:
     """The model of a checkpoint or of a run folder, ready to use: `lit_gen.load("runs/...").sample(64)`.
 
     It is rebuilt from the configuration inside the checkpoint, on the CPU and in evaluation mode.
 
     Args:
         trust: names of packages of your own whose classes and functions the configuration may build.
+        model: made again, into which the weights go, where the configuration cannot hold what it is made of.
 
     Raises:
         InputError: the file is missing, damaged or not a checkpoint of this program, or asks for what it may
@@ -112,4 +138,4 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> LitModel:
     from lit_gen.cli.open_run import read_own, rebuild
 
     with trusting(trust):
-        return rebuild(read_own(path)).module
+        return rebuild(read_own(path), module=model).module

@@ -72,6 +72,11 @@ class Composed(NamedTuple):
             node = node[part]
         return build(node, key, **given)
 
+    def replaced(self, **nodes: Any) -> Composed:
+        """The same with other nodes, which are not checked: they describe what has been made."""
+        source = self.source | nodes
+        return Composed(_resolved(source), source, source["choices"])
+
     def anchored(self) -> Composed:
         """The same, whose paths and SQLite databases are where they are from any folder."""
         source = _anchored(self.source, self.config)

@@ -53,14 +53,29 @@ def read_own(path: str | Path) -> Stored:
     return stored
 
 
-def rebuild(stored: Stored, words: Sequence[str] = (), device: str = "cpu") -> Rebuilt:
+def recomposed(stored: Stored, words: Sequence[str] = ()) -> Composed:
+    """The words laid over the stored configuration, but for what belongs to the weights."""
+    return recompose(stored.config, words, FIXED)
+
+
+def rebuild(
+    stored: Stored, words: Sequence[str] = (), device: str = "cpu", module: LitModel | None = None
+) -> Rebuilt:
     """Lays the words over the stored configuration, builds the model and loads its weights.
+
+    Args:
+        module: is taken in place of the one that the configuration describes.
 
     Raises:
         InputError: a word is refused or wrong, the weights fit no more, or the device cannot be used.
     """
-    composed = recompose(stored.config, words, FIXED)
-    module = built_model(composed)
+    composed = recomposed(stored, words)
+    if module is None and composed.config["model"] is None:
+        raise InputError(
+            f"{stored.path}: its model holds networks that were made by hand, as no configuration can. Make "
+            "it again and give it: lit_gen.load(run, model=...), lit_gen.open_run(run, model=...)"
+        )
+    module = module or built_model(composed)
     load_weights(module, stored)
     ema = (composed.config["callbacks"] or {}).get("ema") or {}
     if ema.get("use") is not None:

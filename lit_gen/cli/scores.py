@@ -156,12 +156,11 @@ class _Tester:
         _refuse_unasked(words, config["judges"])
         settle(config["trainer"])
         self.trainer: Trainer = build(
-            config["trainer"] | {"max_time": None},
+            config["trainer"] | {"max_time": None, "enable_progress_bar": False},
             "trainer",
             callbacks=[TaskSwitch(self.seed), self.scoring],
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=False,
             default_root_dir=str(self.opened.folder),
         )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,6 +95,14 @@ class Parts(NamedTuple):
     saver: RunCheckpoints
 
 
+class Given(NamedTuple):
+    """What a run is made of that its configuration only describes."""
+
+    module: LitModel
+    data: StreamData
+    callbacks: Sequence[Callback]
+
+
 def run(words: list[str]) -> int:
     with told_to_stop() as stop, ExitStack() as at_the_end:
         return _run(words, stop, at_the_end)
@@ -102,72 +110,89 @@ def run(words: list[str]) -> int:
 
 def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     own, others = own_words(words, {"resume": str})
-    resume = own.get("resume", "null")
-    is_new, is_longer, adds_tasks, stored, start = resume == "null", False, False, None, {}
+    if own.get("resume", "null") == "null":
+        start(compose("train", others), stop, at_the_end)
+        return 0
+    return _resume(own["resume"], others, stop, at_the_end)
+
+
+def start(composed: Composed, stop: Stop, at_the_end: ExitStack, given: Given | None = None) -> RunFolder:
+    """Trains a new run to its end. In its folder, whose lock is released `at_the_end`.
+
+    Args:
+        given: objects that the configuration only describes.
+
+    Raises:
+        InputError: something in the configuration or the files cannot be used; nothing is left behind.
+        SystemExit: it has ended before, and said why.
+    """
+    composed = composed.anchored()
+    settle(composed.config["trainer"])
+    folder = new_folder(composed.config["output_dir"], composed.choices, composed.config["seed"])
+    composed.config["output_dir"] = composed.source["output_dir"] = str(folder.path)
+    at_the_end.callback(folder.lock.release)
+    folder.make()
+    log_to(folder.path / "log.txt" if rank() == 0 else None)
+    _write_config(composed, folder)
+    with _discarded_unless_it_begins(folder):
+        parts = assemble(composed, folder, None, {}, given)
+        _write_start(parts, folder)
+    _train(parts, folder, None, stop, composed.config["max_phase_epochs"], folder.discard)
+    return folder
+
+
+def _resume(resume: str, others: Sequence[str], stop: Stop, at_the_end: ExitStack) -> int:
+    folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
+    is_new = "output_dir" in moved
+    refuse_changes(others)
+    is_over = folder.is_finished and not Path(resume).is_file()
+    is_longer = is_over and asks_longer(others)
+    if is_longer:
+        resume = str(moment_of(folder, others))
+    elif is_over and others and not is_new:
+        raise InputError(
+            f"{' '.join(others)}: would change nothing, since the run in {folder.path} is finished. "
+            "trainer.max_epochs= or a longer stream trains it longer; another run leaves resume= out"
+        )
+    if folder.is_finished and not is_new and not is_longer:
+        print(f"{folder.path}: this run is finished; there is nothing left to do.")
+        return 0
+    at_the_end.callback(folder.lock.release)
+    if rank() == 0 and not is_new:
+        folder.lock.take()
+    log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
+    stored, begun = folder.stored(resume), folder.read_start()
+    if (adds_tasks := any(map(is_of_stream, others))) and stored is None:
+        raise InputError("stream.*: this run has no checkpoint yet; train anew with the longer stream")
     if is_new:
-        composed = compose("train", others).anchored()
-        config = composed.config
-        settle(config["trainer"])
-        folder = new_folder(config["output_dir"], composed.choices, config["seed"])
-        config["output_dir"] = composed.source["output_dir"] = str(folder.path)
+        folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
         at_the_end.callback(folder.lock.release)
-        folder.make()
-    else:
-        folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
-        is_new = "output_dir" in moved
-        refuse_changes(others)
-        is_over = folder.is_finished and not Path(resume).is_file()
-        if is_over and (is_longer := asks_longer(others)):
-            resume = str(moment_of(folder, others))
-        elif is_over and others and not is_new:
-            raise InputError(
-                f"{' '.join(others)}: would change nothing, since the run in {folder.path} is finished. "
-                "trainer.max_epochs= or a longer stream trains it longer; another run leaves resume= out"
-            )
-        if folder.is_finished and not is_new and not is_longer:
-            print(f"{folder.path}: this run is finished; there is nothing left to do.")
-            return 0
-        at_the_end.callback(folder.lock.release)
-        if rank() == 0 and not is_new:
-            folder.lock.take()
-        log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
-        stored, start = folder.stored(resume), folder.read_start()
-        if (adds_tasks := any(map(is_of_stream, others))) and stored is None:
-            raise InputError("stream.*: this run has no checkpoint yet; train anew with the longer stream")
-        if is_new:
-            folder = folder.branch(Path(moved["output_dir"]).absolute(), stored)
-            at_the_end.callback(folder.lock.release)
-        # config.yaml alone is enough: it says the same, with every interpolation already done.
-        source = stored.config if stored is not None else start.get("source")
-        source = source or folder.read_config()
-        composed = moved_to(source | {"output_dir": str(folder.path)}, others).anchored()
-        settle(composed.config["trainer"])
-        changes = folder.changes(source, composed.source)
-        if rank() == 0 and not is_new:
-            folder.lock.take()
-            remove_unfinished(folder.path)
-        folder.hand_on()
+    # config.yaml alone is enough: it says the same, with every interpolation already done.
+    source = stored.config if stored is not None else begun.get("source")
+    source = source or folder.read_config()
+    composed = moved_to(source | {"output_dir": str(folder.path)}, others).anchored()
+    settle(composed.config["trainer"])
+    changes = folder.changes(source, composed.source)
+    if rank() == 0 and not is_new:
+        folder.lock.take()
+        remove_unfinished(folder.path)
+    folder.hand_on()
     log_to(folder.path / "log.txt" if rank() == 0 else None)
     if is_new:
         _write_config(composed, folder)
-    seed_everything(composed.config["seed"], workers=True, verbose=False)
-    try:
-        parts = assemble(composed, folder, stored, start)
+    most = composed.config["max_phase_epochs"]
+    with _discarded_unless_it_begins(folder) if is_new else nullcontext():
+        parts = assemble(composed, folder, stored, begun)
         if adds_tasks or is_longer:
-            most = composed.config["max_phase_epochs"]
             check_longer(parts.trainer, parts.module, parts.data, stored, most, adds_tasks)
             if adds_tasks and rank() == 0:
                 parts.data.save_split(folder.path / "split")
             parts.record.continues_end = is_longer and not is_new
             parts.record.keeps_rows = parts.record.continues_end and not adds_tasks
-        if rank() == 0:
-            folder.write_start(cpu_threads=parts.record.cpu_threads, about=parts.record.about)
-    except BaseException:
-        if is_new and rank() == 0:
-            log_to(None)
-            folder.discard()
-        raise
-    if not is_new:
+        _write_start(parts, folder)
+    if is_new and rank() == 0:
+        log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
+    elif not is_new:
         if stored is None and rank() == 0:
             (folder.path / SUMMARY).unlink(missing_ok=True)  # that run has begun again
         if changes and rank() == 0:  # not before: what was refused has changed nothing
@@ -176,21 +201,46 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
             log.warning(
                 "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
             )
-    elif stored is not None and rank() == 0:
-        log.warning("a new run, which goes on from %s with the data as they are now", stored.path)
-    leave = folder.discard if is_new else folder.lock.release
-    _train(parts, folder, stored, stop, composed.config["max_phase_epochs"], leave)
+    _train(parts, folder, stored, stop, most, folder.discard if is_new else folder.lock.release)
     return 0
 
 
-def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start: dict[str, Any]) -> Parts:
-    """Builds everything that a run needs, and settles the number of threads.
+@contextmanager
+def _discarded_unless_it_begins(folder: RunFolder) -> Iterator[None]:
+    """A new run that is refused leaves no folder."""
+    try:
+        yield
+    except BaseException:
+        if rank() == 0:
+            log_to(None)
+            folder.discard()
+        raise
+
+
+def _write_start(parts: Parts, folder: RunFolder) -> None:
+    if rank() == 0:
+        folder.write_start(cpu_threads=parts.record.cpu_threads, about=parts.record.about)
+
+
+def assemble(
+    composed: Composed,
+    folder: RunFolder,
+    stored: Stored | None,
+    start: Mapping[str, Any],
+    given: Given | None = None,
+) -> Parts:
+    """Builds everything that a run needs, and settles seed and number of threads.
+
+    Args:
+        start: start.json of a run that is resumed.
+        given: see `start`.
 
     Raises:
         InputError: something in the configuration or the files cannot be used.
     """
     config = composed.config
-    data = composed.build("data")
+    seed_everything(config["seed"], workers=True, verbose=False)
+    data = given.data if given else composed.build("data")
     data.prepare_data()
     data.setup("fit")
     saved = folder.path / "split"
@@ -205,12 +255,12 @@ def assemble(composed: Composed, folder: RunFolder, stored: Stored | None, start
         )
     if rank() == 0 and (stored is None or not data.is_saved(saved)):
         data.save_split(saved)
-    module = built_model(composed)
+    module = given.module if given else built_model(composed)
     saver = RunCheckpoints(config["checkpoint"]["min_seconds"])
     scoring = scoring_of(composed, asks=config.get("scores", "now") == "now")
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
-    callbacks = _in_order([*own, *_chosen(composed)])
+    callbacks = _in_order([*own, *_chosen(composed), *(given.callbacks if given else ())])
     check_parts(module, data, callbacks)  # before a logger begins a run
     last_step = stored.state["callbacks"]["RunRecord"]["last_step"] if stored is not None else None
     logger = run_logger(composed, folder.path, None if last_step is None else last_step + 1)

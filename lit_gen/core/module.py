@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from lightning import LightningModule
@@ -41,6 +41,7 @@ class LitModel(LightningModule):
         schedule: over a phase's progress; None keeps the rate.
 
     Attributes:
+        made_with: what its constructor was given.
         phase: what is trained now; None in a model that no phase was entered with.
         course: how far it is.
         step_listeners: called with the model and the turn's name after every step of an optimizer.
@@ -51,6 +52,13 @@ class LitModel(LightningModule):
     needs_every_task = False  # whether the union of the tasks (stream.joint=true) is of no use to it
     compares_images = False  # whether its loss tells nothing about a batch of one image
     needs_pairs = False  # whether it learns from two domains, by batches of images of each
+
+    made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made.__dict__["made_with"] = (args, options)
+        return made
 
     def __init__(
         self, spec: ImageSpec, optimizer: OptimizerFactory, schedule: ScheduleFactor | None = None
