@@ -43,6 +43,7 @@ class StageProgress(ProgressBar):
         self._bar: Progress | None = None  # None: log lines
         self._next = 0.0  # when something is said again
         self._images, self._seconds, self._since = 0, 0.0, 0.0
+        self._width = 0  # of the longest place so far
 
     def enable(self) -> None:
         self._is_enabled = True
@@ -52,6 +53,7 @@ class StageProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LitModel) -> None:
         self._images, self._seconds, self._since = 0, 0.0, time.monotonic()
+        self._width = max(self._width, len(place(trainer, pl_module)))
         self._open(trainer.num_training_batches)
 
     def on_train_batch_end(
@@ -132,9 +134,9 @@ class StageProgress(ProgressBar):
         """`done`: batches of the epoch."""
         seconds = self._seconds + time.monotonic() - self._since
         rate = self._images * trainer.world_size / seconds if seconds > 0 else 0.0
-        terms = (f"{name} {float(value):.4g}" for name, value in module.latest_terms.items())
-        text = f"{place(trainer, module)}  {reached(trainer, module)}"
-        self._say(text, done, "  ".join((f"{rate:,.0f} images/s", *terms)))
+        terms = (f"{name} {float(value):<8.4g}" for name, value in module.latest_terms.items())
+        text = f"{place(trainer, module):<{self._width}}  {reached(trainer, module)}"
+        self._say(text, done, "  ".join((f"{rate:>7,.0f} images/s", *terms)))
 
     def _say(self, text: str | None = None, done: float | None = None, terms: str = "") -> None:
         """On the bar, where None leaves the text or the number as it is, or else as a log line."""
@@ -175,4 +177,4 @@ def reached(trainer: Trainer, module: LitModel) -> str:
     if course.images:
         return f"image {course.images_done:,}/{course.images:,}"
     now, most = trainer.current_epoch + 1, trainer.max_epochs
-    return f"epoch {now}" if most in (None, -1) else f"epoch {min(now, most)}/{most}"
+    return f"epoch {now}" if most in (None, -1) else f"epoch {min(now, most):>{len(str(most))}}/{most}"

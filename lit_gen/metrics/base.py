@@ -5,6 +5,7 @@ changes.
 from __future__ import annotations
 
 import logging
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,10 +91,11 @@ class FeatureMetric(Metric):
         return {name: torch.full((), float("nan"), device=self.device) for name in self.names}
 
     def _warn(self, text: str) -> None:
-        """Warns once per metric and text, from the first process only."""
-        if text in self._said:
+        """Warns once per metric and kind of text, whatever its numbers, from the first process only."""
+        kind = re.sub(r"\d+", "", text)
+        if kind in self._said:
             return
-        self._said.add(text)
+        self._said.add(kind)
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             log.warning("%s: %s", type(self).__name__, text)
 

@@ -65,8 +65,8 @@ class FrechetDistance(FeatureMetric):
         if min(num_real, num_fake) < 10 * self.num_features:
             self._warn(
                 f"{num_real} real and {num_fake} generated images are fewer than 10 for each of the "
-                f"{self.num_features} features: the distance is too large by about the same for every model; "
-                "compare only at equal counts"
+                f"{self.num_features} features, which makes it too large, by about the same for every model: "
+                "compare at equal counts only"
             )
         if not (self.real.isfinite().all() and self.fake.isfinite().all()):
             return self._nothing("some features are infinite or NaN")

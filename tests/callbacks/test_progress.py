@@ -46,8 +46,8 @@ def test_a_terminal_shows_task_phase_epoch_terms_and_speed_of_every_fit():
     text = console.file.getvalue()
     for words in (
         "task 0 of 2 warmup  epoch 1/2",
-        "task 0 of 2 main  epoch 4/4",
-        "task 1 of 2 main  epoch 8/8",
+        "task 0 of 2 main    epoch 4/4",
+        "task 1 of 2 main    epoch 8/8",
         "task 1 of 2  tested in",
         "validating",
         "loss ",
