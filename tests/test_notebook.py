@@ -73,6 +73,20 @@ def test_networks_made_by_hand_are_asked_for(tmp_path):
     assert all(torch.equal(opened[name], value) for name, value in run.model.state_dict().items())
 
 
+class Mine(lit_gen.VAE):
+    """Of a package that no configuration may build unasked."""
+
+
+def test_a_model_of_ones_own_is_trained_and_opened_where_it_is_trusted(tmp_path):
+    data, name = lit_gen.Digits(), Mine.__module__
+    run = lit_gen.fit(Mine(data.spec), data, tmp_path / "run", *WORDS, max_epochs=1, **CPU)
+    with pytest.raises(InputError, match=f"trust={name.partition('.')[0]}"):
+        lit_gen.load(run.path)
+    opened = lit_gen.open_run(run.path, trust=[name])
+    assert isinstance(opened.model, Mine) and opened.data.spec == data.spec
+    assert opened.config["model"]["_target_"] == f"{name}.Mine"
+
+
 def test_mistakes_leave_nothing_and_are_named(tmp_path):
     data = lit_gen.Digits()
     fit = functools.partial(lit_gen.fit, lit_gen.VAE(data.spec), data, tmp_path / "run")

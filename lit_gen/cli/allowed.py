@@ -97,6 +97,15 @@ def trusting(packages: Sequence[str]) -> Iterator[None]:
         _trusted.reset(before)
 
 
+def foreign(node: Any) -> set[str]:
+    """The packages, other than those whose parts are settled, that the targets of a node are of."""
+    values = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    found = set().union(*map(foreign, values))
+    if isinstance(node, dict) and "_target_" in node:
+        found |= {str(node["_target_"]).partition(".")[0]} - set(_PACKAGES)
+    return found
+
+
 def trusted() -> tuple[str, ...]:
     """The packages that are trusted here."""
     return _trusted.get()
@@ -188,7 +197,7 @@ def _not_allowed(path: str, where: str = "") -> InputError:
 
 def _find(package: str, asked: str) -> None:
     """Raises InputError where there is no such package; imports nothing."""
-    if importlib.util.find_spec(package) is None:
+    if package not in sys.modules and importlib.util.find_spec(package) is None:  # "__main__" has no spec
         raise InputError(f"{asked}: {_missing(package)}")
 
 

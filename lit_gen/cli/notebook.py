@@ -19,7 +19,7 @@ import lit_gen
 from callbacks.progress import SessionProgress
 from datamodules.tasks import ClassSplit, TaskSplit
 from lit_gen.cli import CONF
-from lit_gen.cli.allowed import trusting
+from lit_gen.cli.allowed import foreign, trusting
 from lit_gen.cli.config import Composed, compose
 from lit_gen.cli.described import Undescribed, described
 from lit_gen.cli.open_run import read_own, recomposed
@@ -142,7 +142,8 @@ def fit(
         choices=composed.choices | {"model": type(model).__name__},
     )
     bar = [SessionProgress()] if trainer.get("enable_progress_bar", True) else []
-    with told_to_stop() as stop, ExitStack() as at_the_end:
+    at_hand = foreign([composed.source["model"], composed.source["data"]])  # what was given is trusted
+    with told_to_stop() as stop, ExitStack() as at_the_end, trusting(sorted(at_hand)):
         try:
             folder = start(composed, stop, at_the_end, Given(model, data, [*bar, *callbacks]))
         except SystemExit as ended:
@@ -200,7 +201,8 @@ def open_run(run: str | Path, trust: Sequence[str] = (), model: LitModel | None 
 
     Args:
         run: its folder.
-        trust: names of packages of your own whose classes its configuration may build.
+        trust: names of packages of your own whose classes its configuration may build, or "__main__" for
+            those of the notebook.
         model: made again, into which the weights go, where config.yaml cannot hold what it is made of.
 
     Raises:
