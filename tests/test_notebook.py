@@ -60,17 +60,24 @@ def test_what_was_fitted_is_opened_scored_and_trained_longer(tmp_path):
     assert len(lit_gen.open_run(folder).scores) == len(opened.scores)
 
 
-def test_networks_made_by_hand_are_asked_for(tmp_path):
+def test_networks_made_by_hand_are_asked_for(tmp_path, capsys):
     data = lit_gen.Digits()
 
     def made() -> lit_gen.VAE:
         return lit_gen.VAE(data.spec, DenseEncoder(1, 8, 32))
 
+    seed_everything(0, verbose=False)
     run = lit_gen.fit(made(), data, tmp_path / "run", *WORDS, max_epochs=1, **CPU)
     with pytest.raises(InputError, match=r"lit_gen\.open_run\(run, model=\.\.\.\)"):
         lit_gen.load(run.path)
     opened = lit_gen.open_run(run.path, model=made()).model.state_dict()
     assert all(torch.equal(opened[name], value) for name, value in run.model.state_dict().items())
+    assert main(["train", f"resume={run.path}", "trainer.max_epochs=2"]) == 2
+    assert "lit_gen.fit(model, data, resume=run)" in capsys.readouterr().err
+    longer = lit_gen.fit(made(), data, resume=run.path, max_epochs=2)
+    seed_everything(0, verbose=False)
+    whole = lit_gen.fit(made(), data, tmp_path / "whole", *WORDS, max_epochs=2, **CPU)
+    assert longer.path == run.path and whole.scores.equals(longer.scores)
 
 
 class Mine(lit_gen.VAE):

@@ -26,6 +26,7 @@ from lit_gen.cli.open_run import read_own, recomposed
 from lit_gen.cli.run_folder import RunFolder
 from lit_gen.cli.stop import told_to_stop
 from lit_gen.cli.train import Given, start
+from lit_gen.cli.train import resume as go_on
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError, StreamData
 from lit_gen.evaluation.board import Row
@@ -98,12 +99,13 @@ def fit(
     tasks: int | TaskSplit | None = None,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
+    resume: str | Path | None = None,
     **trainer: Any,
 ) -> Run:
     """Trains a model on data, task after task, as `lit-gen train` does, into the same kind of folder.
 
-    Lightning's progress bar says task, phase and loss. What was stopped goes on with
-    `lit-gen train resume=FOLDER`. Model and data are described in config.yaml by what they were made with; of
+    Lightning's progress bar says task, phase and loss. What was stopped goes on with `resume=FOLDER`, here or
+    of `lit-gen train`. Model and data are described in config.yaml by what they were made with; of
     a model that holds networks made by hand the folder says so, and `load` and `open_run` ask for it.
 
     Args:
@@ -114,6 +116,8 @@ def fit(
         tasks: into which the data are dealt: so many, by classes, or a split; None: as the data say.
         seed: of the noise of batches and scores.
         callbacks: more of them, for this run only.
+        resume: a run of this model and these data, which goes on, with other words and options of the trainer
+            where they are given; `out`, `tasks` and `seed` are its own then.
         trainer: of `lightning.Trainer`, such as max_epochs, accelerator and devices.
 
     Raises:
@@ -141,11 +145,15 @@ def fit(
         trainer=composed.source["trainer"] | trainer,
         choices=composed.choices | {"model": type(model).__name__},
     )
-    bar = [SessionProgress()] if trainer.get("enable_progress_bar", True) else []
     at_hand = foreign([composed.source["model"], composed.source["data"]])  # what was given is trusted
     with told_to_stop() as stop, ExitStack() as at_the_end, trusting(sorted(at_hand)):
         try:
-            folder = start(composed, stop, at_the_end, Given(model, data, [*bar, *callbacks]))
+            given = Given(model, data, [SessionProgress(), *callbacks])
+            if resume is None:
+                folder = start(composed, stop, at_the_end, given)
+            else:
+                changed = [*words, *(f"trainer.{name}={value}" for name, value in trainer.items())]
+                folder = go_on(str(resume), changed, stop, at_the_end, given)
         except SystemExit as ended:
             if stop.code is not None or ended.code == stop.exit_code:
                 raise KeyboardInterrupt from None

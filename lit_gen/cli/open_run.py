@@ -70,11 +70,6 @@ def rebuild(
         InputError: a word is refused or wrong, the weights fit no more, or the device cannot be used.
     """
     composed = recomposed(stored, words)
-    if module is None and composed.config["model"] is None:
-        raise InputError(
-            f"{stored.path}: its model holds networks that were made by hand, as no configuration can. Make "
-            "it again and give it: lit_gen.load(run, model=...), lit_gen.open_run(run, model=...)"
-        )
     module = module or built_model(composed)
     load_weights(module, stored)
     ema = (composed.config["callbacks"] or {}).get("ema") or {}
@@ -91,7 +86,14 @@ def rebuild(
 
 
 def built_model(composed: Composed) -> LitModel:
-    """The configuration's model with its sampler; InputError where that cannot draw from it."""
+    """The configuration's model with its sampler; InputError where that cannot draw from it, or where the
+    configuration could not hold the model.
+    """
+    if composed.config["model"] is None:
+        raise InputError(
+            "model: this run's holds networks that were made by hand, as no configuration can. Make it again "
+            "and give it: lit_gen.open_run(run, model=...), lit_gen.fit(model, data, resume=run)"
+        )
     module, sampler = composed.build("model"), composed.build("sampler")
     if sampler is not None:
         if not isinstance(module, LitGenerator):

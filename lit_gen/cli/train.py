@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
 
 from callbacks.checkpoints import RunCheckpoints
 from callbacks.ema import AveragedWeights
@@ -113,7 +114,8 @@ def _run(words: list[str], stop: Stop, at_the_end: ExitStack) -> int:
     if own.get("resume", "null") == "null":
         start(compose("train", others), stop, at_the_end)
         return 0
-    return _resume(own["resume"], others, stop, at_the_end)
+    resume(own["resume"], others, stop, at_the_end)
+    return 0
 
 
 def start(composed: Composed, stop: Stop, at_the_end: ExitStack, given: Given | None = None) -> RunFolder:
@@ -141,14 +143,27 @@ def start(composed: Composed, stop: Stop, at_the_end: ExitStack, given: Given | 
     return folder
 
 
-def _resume(resume: str, others: Sequence[str], stop: Stop, at_the_end: ExitStack) -> int:
-    folder, (moved, others) = found_folder(resume), own_words(others, {"output_dir": str})
+def resume(
+    place: str, others: Sequence[str], stop: Stop, at_the_end: ExitStack, given: Given | None = None
+) -> RunFolder:
+    """Goes on with a run to its end; a finished one is trained longer where the words say so.
+
+    Args:
+        place: a run folder or a checkpoint in it.
+        others: words over its configuration.
+        given: see `start`.
+
+    Raises:
+        InputError: it cannot be gone on with, or not with these words; nothing has been changed.
+        SystemExit: it has ended before, and said why.
+    """
+    folder, (moved, others) = found_folder(place), own_words(others, {"output_dir": str})
     is_new = "output_dir" in moved
     refuse_changes(others)
-    is_over = folder.is_finished and not Path(resume).is_file()
+    is_over = folder.is_finished and not Path(place).is_file()
     is_longer = is_over and asks_longer(others)
     if is_longer:
-        resume = str(moment_of(folder, others))
+        place = str(moment_of(folder, others))
     elif is_over and others and not is_new:
         raise InputError(
             f"{' '.join(others)}: would change nothing, since the run in {folder.path} is finished. "
@@ -156,12 +171,12 @@ def _resume(resume: str, others: Sequence[str], stop: Stop, at_the_end: ExitStac
         )
     if folder.is_finished and not is_new and not is_longer:
         print(f"{folder.path}: this run is finished; there is nothing left to do.")
-        return 0
+        return folder
     at_the_end.callback(folder.lock.release)
     if rank() == 0 and not is_new:
         folder.lock.take()
     log_to(None if is_new or rank() else folder.path / "log.txt", logging.WARNING)
-    stored, begun = folder.stored(resume), folder.read_start()
+    stored, begun = folder.stored(place), folder.read_start()
     if (adds_tasks := any(map(is_of_stream, others))) and stored is None:
         raise InputError("stream.*: this run has no checkpoint yet; train anew with the longer stream")
     if is_new:
@@ -182,7 +197,7 @@ def _resume(resume: str, others: Sequence[str], stop: Stop, at_the_end: ExitStac
         _write_config(composed, folder)
     most = composed.config["max_phase_epochs"]
     with _discarded_unless_it_begins(folder) if is_new else nullcontext():
-        parts = assemble(composed, folder, stored, begun)
+        parts = assemble(composed, folder, stored, begun, given)
         if adds_tasks or is_longer:
             check_longer(parts.trainer, parts.module, parts.data, stored, most, adds_tasks)
             if adds_tasks and rank() == 0:
@@ -202,7 +217,7 @@ def _resume(resume: str, others: Sequence[str], stop: Stop, at_the_end: ExitStac
                 "from here on this run may differ from an uninterrupted one: %s", ", ".join(differences)
             )
     _train(parts, folder, stored, stop, most, folder.discard if is_new else folder.lock.release)
-    return 0
+    return folder
 
 
 @contextmanager
@@ -260,7 +275,10 @@ def assemble(
     scoring = scoring_of(composed, asks=config.get("scores", "now") == "now")
     record = RunRecord(config, composed.source, scoring.board)
     own = [TaskSwitch(config["seed"]), SharedBuffers(), scoring, record, saver]
-    callbacks = _in_order([*own, *_chosen(composed), *(given.callbacks if given else ())])
+    callbacks = [*own, *_chosen(composed), *(given.callbacks if given else ())]
+    if not config["trainer"].get("enable_progress_bar", True):
+        callbacks = [each for each in callbacks if not isinstance(each, ProgressBar)]
+    callbacks = _in_order(callbacks)
     check_parts(module, data, callbacks)  # before a logger begins a run
     last_step = stored.state["callbacks"]["RunRecord"]["last_step"] if stored is not None else None
     logger = run_logger(composed, folder.path, None if last_step is None else last_step + 1)
