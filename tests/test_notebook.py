@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from lightning import seed_everything
+from lightning import Callback, seed_everything
 
 import lit_gen
 from lit_gen.__main__ import main
@@ -109,6 +109,33 @@ def test_mistakes_leave_nothing_and_are_named(tmp_path):
     with pytest.raises(InputError, match=r"config\.yaml"):
         lit_gen.open_run(tmp_path / "nowhere")
     assert not list(tmp_path.iterdir())
+
+
+class Interrupt(Callback):
+    """Ctrl-C in the second epoch."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_what_was_interrupted_goes_on_and_what_diverges_says_so(tmp_path):
+    data = lit_gen.Digits()
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    seed_everything(0, verbose=False)
+    uninterrupted = lit_gen.fit(lit_gen.VAE(data.spec), data, whole, *WORDS, max_epochs=3, **CPU)
+    seed_everything(0, verbose=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit = functools.partial(lit_gen.fit, callbacks=[Interrupt()], max_epochs=3, **CPU)
+        fit(lit_gen.VAE(data.spec), data, stopped, *WORDS, "checkpoint.min_seconds=0")
+    resumed = lit_gen.fit(lit_gen.VAE(data.spec), data, resume=stopped)
+    assert resumed.scores.equals(uninterrupted.scores)
+    optimizer = functools.partial(torch.optim.SGD, lr=1e9)
+    with pytest.raises(RuntimeError, match="has ended early"):
+        words = [*WORDS[:-1], "callbacks=[watch]"]
+        lit_gen.fit(
+            lit_gen.VAE(data.spec, optimizer=optimizer), data, tmp_path / "c", *words, max_epochs=1, **CPU
+        )
 
 
 def test_what_has_no_name_from_outside_is_not_described():

@@ -105,8 +105,8 @@ def fit(
     """Trains a model on data, task after task, as `lit-gen train` does, into the same kind of folder.
 
     Lightning's progress bar says task, phase and loss. What was stopped goes on with `resume=FOLDER`, here or
-    of `lit-gen train`. Model and data are described in config.yaml by what they were made with; of
-    a model that holds networks made by hand the folder says so, and `load` and `open_run` ask for it.
+    of `lit-gen train`. Model and data are described in config.yaml by what they were made with; a model that
+    holds networks made by hand is not, and `load` and `open_run` ask for it.
 
     Args:
         model: is trained in place.
@@ -116,8 +116,8 @@ def fit(
         tasks: into which the data are dealt: so many, by classes, or a split; None: as the data say.
         seed: of the noise of batches and scores.
         callbacks: more of them, for this run only.
-        resume: a run of this model and these data, which goes on, with other words and options of the trainer
-            where they are given; `out`, `tasks` and `seed` are its own then.
+        resume: a run of this model, these data and tasks, which goes on, with other words and options of the
+            trainer where they are given; `out` and `seed` are its own then.
         trainer: of `lightning.Trainer`, such as max_epochs, accelerator and devices.
 
     Raises:
@@ -146,18 +146,18 @@ def fit(
         choices=composed.choices | {"model": type(model).__name__},
     )
     at_hand = foreign([composed.source["model"], composed.source["data"]])  # what was given is trusted
-    with told_to_stop() as stop, ExitStack() as at_the_end, trusting(sorted(at_hand)):
-        try:
-            given = Given(model, data, [SessionProgress(), *callbacks])
+    given = Given(model, data, [SessionProgress(), *callbacks])
+    try:
+        with told_to_stop() as stop, ExitStack() as at_the_end, trusting(sorted(at_hand)):
             if resume is None:
                 folder = start(composed, stop, at_the_end, given)
             else:
                 changed = [*words, *(f"trainer.{name}={value}" for name, value in trainer.items())]
                 folder = go_on(str(resume), changed, stop, at_the_end, given)
-        except SystemExit as ended:
-            if stop.code is not None or ended.code == stop.exit_code:
-                raise KeyboardInterrupt from None
-            raise RuntimeError(f"the run has ended early (exit code {ended.code}); see its log") from None
+    except SystemExit as ended:
+        if ended.code == stop.exit_code:
+            raise KeyboardInterrupt from None
+        raise RuntimeError(f"the run has ended early (exit code {ended.code}); see its log") from None
     run = Run(folder.path, given=model)
     run.model, run.data = model.eval(), data
     return run
