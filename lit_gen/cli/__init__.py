@@ -94,8 +94,9 @@ def mistyped(words: Iterable[str], config: Path) -> list[str]:
         if text and sign and first.isidentifier() and first not in top:
             keys = f"The keys at the top are {', '.join(top)}."
             wrong.append(f"{word}: there is no key {key!r}. {did_you_mean(first, top)}{keys}")
-        elif sign and key in groups and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
-            there = ["null", "none", *choices(key, conf)]
+        group = key.partition("/")[0]  # model/learner=vae is a choice of model
+        if sign and group in groups and re.fullmatch(r"[\w/]+|\[[\w/, ]+\]", value):
+            there = ["null", "none", *choices(group, conf)]
             names = re.findall(r"[\w/]+", value)
-            wrong += [no_such_choice(word, key, name, there[2:]) for name in names if name not in there]
+            wrong += [no_such_choice(word, group, name, there[2:]) for name in names if name not in there]
     return wrong

@@ -100,7 +100,10 @@ def test_help_answers_in_under_a_second_from_any_folder(tmp_path):
     assert spent < 1.0
 
 
-@pytest.mark.parametrize(("word", "said"), [("modle=vae", "Did you mean model?"), ("model=vea", "vae?")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("modle=vae", "Did you mean model?"), ("model=vea", "vae?"), ("model/learner=vea", "vae?")],
+)
 def test_a_mistyped_name_is_refused_before_heavy_imports(word, said):
     code = f"import sys; from lit_gen.__main__ import main; main(['train', {word!r}]); "
     code += f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
