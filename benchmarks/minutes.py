@@ -22,10 +22,10 @@ from timing import options
 
 from callbacks.checkpoints import RunCheckpoints
 from lit_gen.cli import evaluate
+from lit_gen.cli.assembly import assemble
 from lit_gen.cli.config import compose
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import RunFolder
-from lit_gen.cli.train import assemble
 from lit_gen.core.checkpoint import LAST
 from lit_gen.core.files import write_json
 from lit_gen.core.stages import fit_stages

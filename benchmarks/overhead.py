@@ -22,11 +22,11 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from timing import options, take_turns
 from torch import Tensor
 
+from lit_gen.cli.assembly import assemble
 from lit_gen.cli.config import Composed, compose, recompose
 from lit_gen.cli.lean import old_objects_left_alone
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import RunFolder
-from lit_gen.cli.train import assemble
 from lit_gen.core.stages import fit_stages
 from lit_gen.core.types import StreamData
 from lit_gen.families.diffusion import Diffusion

@@ -32,7 +32,8 @@ from lit_gen.cli import (
     train,
     translate,
 )
-from lit_gen.cli.config import FIXED, Composed, build, compose, recompose
+from lit_gen.cli.building import build
+from lit_gen.cli.config import FIXED, Composed, compose, recompose
 from lit_gen.cli.help import verbs
 from lit_gen.cli.open_run import built_model, check_parts
 from lit_gen.cli.words import own_words

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lit_gen.cli import group_names
-from lit_gen.cli.config import FIXED, build, recompose
+from lit_gen.cli.building import build
+from lit_gen.cli.config import FIXED, recompose
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import Opened, open_run, refuse_unused, with_distinct_names
 from lit_gen.cli.signatures import describe, fits, mismatch, signature_of

@@ -1,4 +1,4 @@
-"""From config groups and words of the command line to one checked config, and from its nodes to objects.
+"""From config groups and words of the command line to one checked config.
 
 Hydra's compose API, not `hydra.main`: that one relaunches sweeps in every process and moves folders. Hydra
 gets the words that choose files. Its `instantiate` is not used: configs also come from checkpoints, it builds
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,6 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     InterpolationKeyError,
@@ -32,11 +30,11 @@ from omegaconf.errors import (
 
 from lit_gen.cli import CONF, choices, default_choices, did_you_mean, group_names, no_such_choice
 from lit_gen.cli.allowed import locate
+from lit_gen.cli.building import build, first_lines
 from lit_gen.cli.places import absolute, at_home
 from lit_gen.cli.signatures import all_keys, check, takes_path
 from lit_gen.cli.words import Word, lay_over, parse, table_of, with_rows
-from lit_gen.core.memory import OutOfMemory, WithinMemory, is_beyond_memory
-from lit_gen.core.types import InputError, below, together
+from lit_gen.core.types import InputError, together
 from lit_gen.tracking.connection import absolute_address
 
 _INSIDE = re.compile(r"\$\{(\.*\w[\w.\[\]-]*|times:[^${}]*|oc\.env:LIT_GEN_DATA,[^${}]*)\}")
@@ -49,7 +47,6 @@ CHOSEN_ONCE = ("recipe", "budget", "experiment", "paper", "choices")  # also say
 _STORED = "lit_gen_stored"  # what Hydra knows a checkpoint's config by
 _EMPTY = "lit_gen_empty"  # and a choice without any key
 # ModuleNotFoundError: a choice, such as logger=tensorboard, that needs a package which was not installed.
-_MISTAKES = (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError)
 
 
 class Composed(NamedTuple):
@@ -73,14 +70,13 @@ class Composed(NamedTuple):
         return build(node, key, **given)
 
     def replaced(self, **nodes: Any) -> Composed:
-        """The same with other nodes, which are not checked: they describe what has been made."""
+        """The same with other nodes, which are not checked."""
         source = self.source | nodes
         return Composed(_resolved(source), source, source["choices"])
 
     def anchored(self) -> Composed:
         """The same, whose paths and SQLite databases are where they are from any folder."""
-        source = _anchored(self.source, self.config)
-        return self._replace(config=_resolved(source), source=source)
+        return self.replaced(**_anchored(self.source, self.config))
 
 
 def compose(config_name: str, words: Sequence[str] = (), conf: Path = CONF) -> Composed:
@@ -275,7 +271,7 @@ def _ask_hydra(
         with initialize_config_dir(str(conf), job_name="lit-gen", version_base="1.3"):
             config = hydra_compose(name, words, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"{' '.join(words) or name}: cannot be composed. {_first_lines(error)}") from error
+        raise InputError(f"{' '.join(words) or name}: cannot be composed. {first_lines(error)}") from error
     finally:
         GlobalHydra.instance().hydra = theirs
     taken = {
@@ -322,82 +318,9 @@ def _resolved(source: dict[str, Any]) -> dict[str, Any]:
             f"{error.full_key}: refers to {missing!r}, which is not there. {guess}{there}".rstrip()
         ) from error
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {_first_lines(error)}") from error
+        raise InputError(f"{error.full_key}: {first_lines(error)}") from error
 
 
 def as_yaml(config: dict[str, Any]) -> str:
     """The config as it stands in config.yaml."""
     return OmegaConf.to_yaml(OmegaConf.create(config))
-
-
-def build(node: Any, name: str, **given: Any) -> Any:
-    """The object that a node with `_target_` describes, or the objects in a list or dictionary of nodes.
-
-    Args:
-        name: the node's key, for messages.
-        given: arguments that no config can hold, handed over as they are.
-
-    Raises:
-        InputError: a constructor refused its arguments.
-    """
-    if not node:
-        return None
-    if isinstance(node, list):
-        return [_part(each, f"{name}.{number}") for number, each in enumerate(node)]
-    values = {key: _part(each, f"{name}.{key}") for key, each in node.items()}
-    if "_target_" not in node:
-        return values
-    target, args = values.pop("_target_"), values.pop("_args_", [])
-    with plain_errors(name, node), WithinMemory():
-        target, is_partial = locate(target), values.pop("_partial_", False)
-        if given or not is_partial:
-            return target(*args, **values, **given)
-        # Without arguments as it is: a loss is called in every step, and a partial takes its time.
-        return partial(target, *args, **values) if args or values else target
-
-
-def _part(node: Any, name: str) -> Any:
-    return build(node, name) if node and isinstance(node, dict | list) else node
-
-
-@contextmanager
-def plain_errors(name: str, node: Any = None) -> Iterator[None]:
-    """Turns what constructors and Lightning raise about their arguments into InputError "name: ...".
-
-    A message that begins with one of the arguments becomes "name.argument=...", one that begins with a whole
-    key stays as it is. Where memory does not suffice, the largest number of the node is named. Other
-    exceptions leave as they were.
-    """
-    try:
-        yield
-    except Exception as error:
-        cause, text = error, str(error)
-        largest = max(_numbers(node, name), default=None)
-        if is_beyond_memory(cause):
-            cause = OutOfMemory(f"this takes more memory than there is ({_first_lines(cause)}).")
-        if isinstance(cause, OutOfMemory):
-            there = f" The largest number there is {largest[1]}={largest[0]}." if largest else ""
-            raise InputError(f"{name}: {cause}{there}") from error
-        if isinstance(cause, KeyError) and text.startswith("'SLURM_"):
-            raise InputError(
-                f"{name}: {text} is not set. trainer=slurm is for processes that srun has started, see "
-                "docs/slurm.sbatch; elsewhere take trainer=ddp."
-            ) from cause
-        first = re.match(r"(\w+)[\w.]*[=:]", text)
-        is_whole = first and first[1] in (name.partition(".")[0], *group_names())
-        if isinstance(cause, _MISTAKES) and not (isinstance(cause, InputError) and is_whole):
-            raise InputError(below(name, text)) from cause
-        raise
-
-
-def _numbers(node: Any, key: str) -> Iterator[tuple[int, str]]:
-    """Every whole number of a node, with its key."""
-    if isinstance(node, int) and not isinstance(node, bool):
-        yield node, key
-    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, part in parts:
-        yield from _numbers(part, f"{key}.{name}")
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:3])

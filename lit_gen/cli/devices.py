@@ -7,7 +7,8 @@ from typing import Any
 
 from lightning import Fabric
 
-from lit_gen.cli.config import Composed, build, compose, plain_errors, recompose
+from lit_gen.cli.building import build, plain_errors
+from lit_gen.cli.config import Composed, compose, recompose
 from lit_gen.cli.launchers import patience, settle
 from lit_gen.cli.words import key_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 
 from lit_gen.cli.allowed import locate
-from lit_gen.cli.config import Composed, build
+from lit_gen.cli.building import build
+from lit_gen.cli.config import Composed
 from lit_gen.tracking.connection import with_secrets
 from lit_gen.tracking.masking import without_secrets
 

@@ -20,13 +20,14 @@ from callbacks.progress import SessionProgress
 from datamodules.tasks import ClassSplit, TaskSplit
 from lit_gen.cli import CONF
 from lit_gen.cli.allowed import foreign, trusting
+from lit_gen.cli.assembly import Given
 from lit_gen.cli.config import Composed, compose
 from lit_gen.cli.described import Undescribed, described
 from lit_gen.cli.open_run import read_own, recomposed
 from lit_gen.cli.run_folder import RunFolder
 from lit_gen.cli.stop import told_to_stop
-from lit_gen.cli.train import Given, start
 from lit_gen.cli.train import resume as go_on
+from lit_gen.cli.train import start
 from lit_gen.core.module import LitModel
 from lit_gen.core.types import InputError, StreamData
 from lit_gen.evaluation.board import Row

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from callbacks.ema import use_average
-from lit_gen.cli.config import CHOSEN_ONCE, FIXED, Composed, plain_errors, recompose
+from lit_gen.cli.building import plain_errors
+from lit_gen.cli.config import CHOSEN_ONCE, FIXED, Composed, recompose
 from lit_gen.cli.run_folder import START, RunFolder
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import LAST, PREVIOUS, Stored, load_weights, read

@@ -16,13 +16,13 @@ import torch
 from annotated_types import Gt
 from lightning import seed_everything
 
+from lit_gen.cli.assembly import Parts, assemble
 from lit_gen.cli.config import compose
 from lit_gen.cli.launchers import settle
 from lit_gen.cli.lean import old_objects_left_alone
 from lit_gen.cli.log import log_to
 from lit_gen.cli.run_folder import new_folder, rank
 from lit_gen.cli.stop import told_to_stop
-from lit_gen.cli.train import Parts, assemble
 from lit_gen.cli.trial import Points, Trial, TriedPhase
 from lit_gen.cli.words import key_of, own_words
 from lit_gen.core.files import writable_file, write_json

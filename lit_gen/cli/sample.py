@@ -16,7 +16,7 @@ import torch
 from lightning import Fabric
 from torch import Tensor
 
-from lit_gen.cli.config import plain_errors
+from lit_gen.cli.building import plain_errors
 from lit_gen.cli.devices import KEYS, launched, with_one_device, without_choice
 from lit_gen.cli.lock import RunLock
 from lit_gen.cli.log import log_to

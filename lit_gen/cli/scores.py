@@ -15,14 +15,15 @@ from lightning import Trainer, seed_everything
 
 from callbacks.task_switch import TaskSwitch
 from lit_gen.cli.allowed import locate
-from lit_gen.cli.config import Composed, build
+from lit_gen.cli.assembly import scoring_of
+from lit_gen.cli.building import build
+from lit_gen.cli.config import Composed
 from lit_gen.cli.launchers import patience, settle
 from lit_gen.cli.lock import RunLock
 from lit_gen.cli.log import log_to, run_logger
 from lit_gen.cli.open_run import open_run, rebuild, refuse_unused
 from lit_gen.cli.run_folder import CONFIG, SUMMARY, RunFolder, rank
 from lit_gen.cli.stop import told_to_stop
-from lit_gen.cli.train import scoring_of
 from lit_gen.cli.words import key_of
 from lit_gen.core.checkpoint import read, task_checkpoints
 from lit_gen.core.files import write_json

@@ -17,7 +17,8 @@ import lit_gen
 from lit_gen.__main__ import main
 from lit_gen.cli import CONF
 from lit_gen.cli.allowed import locate, trusting
-from lit_gen.cli.config import _asks_outside, build, compose, recompose
+from lit_gen.cli.building import build
+from lit_gen.cli.config import _asks_outside, compose, recompose
 from lit_gen.cli.open_run import open_run
 from lit_gen.core.checkpoint import read
 from lit_gen.core.types import InputError

@@ -10,7 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_gen.cli.allowed import trusting
-from lit_gen.cli.config import FIXED, build, compose, plain_errors, recompose
+from lit_gen.cli.building import build, plain_errors
+from lit_gen.cli.config import FIXED, compose, recompose
 from lit_gen.core.types import InputError
 
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from lit_gen.cli import CONF, choices, group_names
 from lit_gen.cli.allowed import locate
-from lit_gen.cli.config import build, compose
+from lit_gen.cli.building import build
+from lit_gen.cli.config import compose
 from lit_gen.cli.signatures import check, signature_of
 from lit_gen.core import memory
 from lit_gen.core.types import InputError

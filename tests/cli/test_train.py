@@ -7,10 +7,10 @@ from lightning import Callback
 from test_runs import TINY
 from toys import ToyGenerator
 
+from lit_gen.cli.assembly import assemble
 from lit_gen.cli.config import compose
 from lit_gen.cli.lean import without_empty_hooks
 from lit_gen.cli.run_folder import new_folder
-from lit_gen.cli.train import assemble
 
 
 @pytest.mark.parametrize("chosen", ["[default,ema]", "[ema,default]"])
