@@ -19,6 +19,7 @@ from lit_gen.__main__ import main
 from lit_gen.cli import (
     CONF,
     analyse,
+    assembly,
     check,
     choices,
     compare,
@@ -108,7 +109,7 @@ def ask(words: list[str]) -> None:
     if composed.choices["extractor"] == "inception":
         composed.config["judges"].pop("quality")  # its weights are not here
     module, data = built_model(composed), made_up(composed.config["data"])
-    check_parts(module, data, [train.scoring_of(composed), *train._chosen(composed)])
+    check_parts(module, data, [assembly.scoring_of(composed), *assembly._chosen(composed)])
 
 
 @functools.cache
